@@ -1,0 +1,115 @@
+"""What a model file needs and gives: written by `export`, read by the runtime.
+
+The same JSON stands beside the model (`NAME.json`) and in the ONNX metadata under `METADATA_KEY`, so that a file that
+was renamed or copied alone still works.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from edge_tracker.errors import ModelError
+
+METADATA_KEY = "edge_tracker"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The image tensor a model takes.
+
+    Attributes:
+        name: tensor name.
+        height, width: pixels.
+        layout: "NHWC" or "NCHW".
+        dtype: "uint8" or "float32".
+        color: channel order the tensor must have, "BGR" or "RGB".
+        mean, std: per channel, in `color` order, on the 0..255 scale: the caller computes (pixel - mean) / std.
+            None where the graph normalises by itself.
+        resize: how an image is brought to height x width: "stretch", "letterbox" (grey 114 borders, centred),
+            "pad" (aspect kept, black borders, centred) or "center-crop" (shorter side fitted, the rest cut off).
+        interpolation: "linear" or "cubic".
+    """
+
+    name: str
+    height: int
+    width: int
+    layout: str = "NHWC"
+    dtype: str = "uint8"
+    color: str = "BGR"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    resize: str = "stretch"
+    interpolation: str = "linear"
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """All that the runtime must know of a model, and where it came from.
+
+    Attributes:
+        name: the name it is asked for by, e.g. "mobilenetv2".
+        task: "embedder" or "detector".
+        network: architecture, in words.
+        input: the image tensor.
+        output: name of the output tensor (for detectors with several, the first).
+        dimension: feature length of an embedder; 0 for a detector.
+        detector_format: output layout of a detector (see `edge_tracker.detection.decode`), "" for an embedder.
+        classes: class names of a detector, in order.
+        precision: "fp32", "fp16" or "int8".
+        opset: ONNX opset.
+        source: where the weights came from: file, sha256, publisher, licence.
+        tools: versions of what made the file.
+        verification: figures of the comparison with the source network.
+    """
+
+    name: str
+    task: str
+    network: str
+    input: ImageInput
+    output: str
+    dimension: int = 0
+    detector_format: str = ""
+    classes: tuple[str, ...] = ()
+    precision: str = "fp32"
+    opset: int = 17
+    source: dict[str, str] = field(default_factory=dict)
+    tools: dict[str, str] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The manifest as JSON text, with its schema number."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> ModelManifest:
+        """Parse what `to_json` wrote.
+
+        Args:
+            text: JSON text.
+            origin: where the text was read from, for the error.
+
+        Raises:
+            ModelError: not JSON, another schema, or a field that is missing or unknown.
+        """
+        try:
+            data = json.loads(text)
+            schema = data.pop("schema")
+            if schema != SCHEMA:
+                raise ModelError(f"{origin}: manifest schema {schema}, this version reads {SCHEMA}; export it again")
+            image = dict(data.pop("input"))
+            for key in ("mean", "std"):
+                if image.get(key) is not None:
+                    image[key] = tuple(float(v) for v in image[key])
+            known = {f.name for f in fields(cls)}
+            unknown = sorted(set(data) - known)
+            if unknown:
+                raise ModelError(f"{origin}: manifest has unknown fields {', '.join(unknown)}; export it again")
+            data["classes"] = tuple(data.get("classes", ()))
+            return cls(input=ImageInput(**image), **data)
+        except ModelError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{origin}: not a model manifest ({error}); export it again") from error
