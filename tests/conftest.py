@@ -1,0 +1,28 @@
+"""What several test modules share: where the real data and the exported models are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real sequences with ground truth that may lie beside the checkout."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the sequences of ../shared/data, which are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engines() -> Path:
+    """The folder of exported models."""
+    folder = Path(os.environ.get("EDGE_TRACKER_ENGINES", ROOT / "engines"))
+    if not any(folder.glob("*.onnx")):
+        pytest.skip("needs exported models: run `make export`")
+    return folder
