@@ -7,7 +7,9 @@ was renamed or copied alone still works.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from edge_tracker.errors import ModelError
@@ -29,7 +31,8 @@ class ImageInput:
         mean, std: per channel, in `color` order, on the 0..255 scale: the caller computes (pixel - mean) / std.
             None where the graph normalises by itself.
         resize: how an image is brought to height x width: "stretch", "letterbox" (grey 114 borders, centred),
-            "pad" (aspect kept, black borders, centred) or "center-crop" (shorter side fitted, the rest cut off).
+            "letterbox-corner" (the same, image in the top left corner), "pad" (aspect kept, black borders, centred) or
+            "center-crop" (shorter side fitted, the rest cut off).
         interpolation: "linear" or "cubic".
     """
 
@@ -54,6 +57,7 @@ class ModelManifest:
         task: "embedder" or "detector".
         network: architecture, in words.
         input: the image tensor.
+        preprocessing: what the graph itself does to the tensor before the network, in words.
         output: name of the output tensor (for detectors with several, the first).
         dimension: feature length of an embedder; 0 for a detector.
         detector_format: output layout of a detector (see `edge_tracker.detection.decode`), "" for an embedder.
@@ -70,6 +74,7 @@ class ModelManifest:
     network: str
     input: ImageInput
     output: str
+    preprocessing: str = ""
     dimension: int = 0
     detector_format: str = ""
     classes: tuple[str, ...] = ()
@@ -113,3 +118,29 @@ class ModelManifest:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{origin}: not a model manifest ({error}); export it again") from error
+
+
+def read_manifest(path: Path, metadata: Mapping[str, str]) -> ModelManifest | None:
+    """The manifest of a model file, or None if it has none.
+
+    What the file itself carries comes first: it stays true when the file is renamed or copied over another. Then
+    `NAME.json` beside it, where NAME is the file's name without `.onnx` or `.engine`, and without `.fp16` or `.int8`
+    before that: three precisions share one.
+
+    Raises:
+        ModelError: a manifest that cannot be read.
+    """
+    if METADATA_KEY in metadata:
+        return ModelManifest.from_json(metadata[METADATA_KEY], f"{path}, metadata")
+    stem = path.stem
+    for name in dict.fromkeys((stem, stem.removesuffix(".fp16").removesuffix(".int8"))):
+        beside = path.with_name(f"{name}.json")
+        if beside.is_file():
+            try:
+                text = beside.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ModelError(f"{beside}: cannot be read ({error})") from error
+            # Other programs put files of that name beside models, too; theirs have no schema number.
+            if '"schema"' in text:
+                return ModelManifest.from_json(text, str(beside))
+    return None

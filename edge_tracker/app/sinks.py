@@ -1,0 +1,230 @@
+"""Where results go: MOTChallenge text, JSON lines, annotated video. The formats are described in docs/results.md.
+
+Text is written a whole frame at a time and flushed at once, so that whatever stops the process, every line is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import cv2
+import numpy as np
+
+from edge_tracker.app.annotate import Annotator
+from edge_tracker.app.sources import Frame
+from edge_tracker.errors import OutputError
+
+log = logging.getLogger(__name__)
+
+JSONL_SCHEMA = 1
+VIDEO_FPS = 25.0
+# What every build of OpenCV can encode: MPEG-4 Part 2 by FFmpeg's own encoder (H.264 is left out of the wheels), and
+# Motion JPEG, which OpenCV encodes itself where there is no FFmpeg.
+CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+
+
+@dataclass(frozen=True)
+class FrameTracks:
+    """The objects of one frame: confirmed tracks that a detection of this frame was matched to.
+
+    Attributes:
+        ids: (K,) int64 identities, from 1.
+        ltrb: (K, 4) float64 boxes in pixels, as the Kalman filter has them.
+        class_ids: (K,) int64; -1 where detections have no class.
+        confidence: (K,) float64 of the matched detection; nan where detections have none.
+        names: class names; a class beyond them is called by its number.
+    """
+
+    ids: np.ndarray
+    ltrb: np.ndarray
+    class_ids: np.ndarray
+    confidence: np.ndarray
+    names: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def class_name(self, k: int) -> str | None:
+        """The class of object `k`, or None where it has none."""
+        class_id = int(self.class_ids[k])
+        if class_id < 0:
+            return None
+        return self.names[class_id] if class_id < len(self.names) else str(class_id)
+
+
+class Sink(Protocol):
+    """Something that takes the results of each frame."""
+
+    path: Path
+
+    def write(self, frame: Frame, tracks: FrameTracks) -> None:
+        """Take one frame's results.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            OutputError: it is not complete.
+        """
+
+
+def check_output(path: Path) -> None:
+    """Refuse a path that cannot be written, before anything is loaded or any old result touched.
+
+    Raises:
+        OutputError: it is a folder, lies below a file, or may not be written.
+    """
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder; give a file in it")
+    if os.path.lexists(path):
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"{path}: cannot be written: permission denied")
+        return
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        raise OutputError(f"{path}: cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: cannot be written: permission denied in {folder}")
+
+
+class _TextSink:
+    def __init__(self, path: Path) -> None:
+        check_output(path)
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: TextIO = path.open("w", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def _put(self, text: str) -> None:
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+class MotSink(_TextSink):
+    """MOTChallenge results: `frame,id,left,top,width,height,confidence,-1,-1,-1`."""
+
+    def write(self, frame: Frame, tracks: FrameTracks) -> None:
+        rows = []
+        for k in range(len(tracks)):
+            left, top, right, bottom = tracks.ltrb[k].tolist()
+            confidence = float(tracks.confidence[k])
+            score = 1.0 if math.isnan(confidence) else confidence
+            rows.append(
+                f"{frame.index},{tracks.ids[k]},{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f},"
+                f"{score:.4f},-1,-1,-1\n"
+            )
+        if rows:
+            self._put("".join(rows))
+
+
+class JsonlSink(_TextSink):
+    """JSON lines: an object for each frame, with or without tracks in it."""
+
+    def write(self, frame: Frame, tracks: FrameTracks) -> None:
+        objects = []
+        for k in range(len(tracks)):
+            left, top, right, bottom = tracks.ltrb[k].tolist()
+            confidence = float(tracks.confidence[k])
+            class_id = int(tracks.class_ids[k])
+            objects.append(
+                {
+                    "id": int(tracks.ids[k]),
+                    "class": tracks.class_name(k),
+                    "class_id": class_id if class_id >= 0 else None,
+                    "confidence": None if math.isnan(confidence) else round(confidence, 4),
+                    "box": [round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)],
+                }
+            )
+        record = {"schema": JSONL_SCHEMA, "frame": frame.index, "time": round(frame.time, 3), "tracks": objects}
+        self._put(json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class VideoSink:
+    """The frames with the tracks drawn on them. The first frame decides the size."""
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        check_output(path)
+        self.path = path
+        self._fps = fps or VIDEO_FPS
+        self._annotator = Annotator()
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, frame: Frame, tracks: FrameTracks) -> None:
+        assert frame.image is not None, "the configuration allows no video without images"
+        if self._writer is None:
+            self._open(frame.image)
+        labels = []
+        for k in range(len(tracks)):
+            name = tracks.class_name(k)
+            labels.append(f"{tracks.ids[k]} {name}" if name else str(tracks.ids[k]))
+        image = self._annotator.draw(frame.image, tracks.ids, tracks.ltrb, labels)
+        assert self._writer is not None
+        self._writer.write(self._fit(image))
+
+    def _open(self, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        # Both codecs work on 2x2 blocks of colour; some players refuse odd sizes.
+        self._size = (width + width % 2, height + height % 2)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("wb").close()  # for the reason, which OpenCV does not give
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        fourcc = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+        writer = cv2.VideoWriter(str(self.path), fourcc, self._fps, self._size)
+        if not writer.isOpened():
+            raise OutputError(
+                f"{self.path}: this OpenCV cannot write {self._size[0]}x{self._size[1]} video of this kind; "
+                f"give {' or '.join(set(CODECS) - {self.path.suffix.lower()})}"
+            )
+        self._writer = writer
+
+    def _fit(self, image: np.ndarray) -> np.ndarray:
+        """The image in the video's size: the writer would silently drop another one."""
+        width, height = self._size
+        rows, columns = height - image.shape[0], width - image.shape[1]
+        if rows == columns == 0:
+            return image
+        if rows not in (0, 1) or columns not in (0, 1):
+            scale = min(width / image.shape[1], height / image.shape[0])
+            size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+            image = cv2.resize(image, size)
+            rows, columns = height - image.shape[0], width - image.shape[1]
+        return cv2.copyMakeBorder(image, 0, rows, 0, columns, cv2.BORDER_CONSTANT)
+
+    def close(self) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        # OpenCV's writer reports nothing, not even a full disk: look at what is there.
+        capture = cv2.VideoCapture(str(self.path))
+        readable = capture.isOpened() and capture.read()[0]
+        capture.release()
+        if not readable:
+            raise OutputError(f"{self.path}: the video written cannot be read back; is the disk full?")

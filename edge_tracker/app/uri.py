@@ -1,0 +1,64 @@
+"""What a source URI is, and how to show one without the credentials in it. Needs no OpenCV."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+# Greedy up to the last '@': a password may hold '@' and '/' unescaped, and hiding too much is the safe mistake.
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
+_USERINFO_OF_URI = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://).*@", re.DOTALL)
+_SECRET_QUERY = re.compile(
+    r"([?&;](?:[^=&\s'\"]*(?:pass|pwd|secret|token|key|auth|sig|user|login|credential)[^=&\s'\"]*)=)[^&\s'\"]*",
+    re.IGNORECASE,
+)
+_NUMBER_PATTERN = re.compile(r"%(?:0?\d*)d")
+
+
+def redact(text: object) -> str:
+    """`text` with user names, passwords and tokens of the URIs in it replaced by `***`."""
+    text = _USERINFO_OF_URI.sub(r"\1***@", str(text))
+    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
+
+
+def scheme_of(uri: str | int) -> str | None:
+    """The URI's scheme in lower case, or None for a path or a camera number."""
+    match = _SCHEME.match(uri) if isinstance(uri, str) else None
+    return match.group(1).lower() if match else None
+
+
+def camera_index(uri: str | int) -> int | None:
+    """The number of a camera (`0`, `"0"`), or None."""
+    if isinstance(uri, int):
+        return uri
+    return int(uri) if re.fullmatch(r"\d{1,3}", uri) else None
+
+
+def is_path(uri: str | int) -> bool:
+    """Whether `uri` names something in the file system."""
+    return camera_index(uri) is None and scheme_of(uri) in (None, "file")
+
+
+def resolve_source(uri: str | int, folder: Path) -> str | int:
+    """`uri` with a path made absolute against `folder`; a camera number or a network URI as it is."""
+    if not is_path(uri):
+        return uri
+    text = str(uri)
+    if scheme_of(text) == "file":
+        text = text[len("file://") :]
+    return os.path.join(folder, os.path.expanduser(text))
+
+
+def number_pattern(name: str) -> re.Pattern[str] | None:
+    """For a file name with one `%d` or `%06d`, the expression that such names match, the number as group 1."""
+    match = _NUMBER_PATTERN.search(name)
+    if match is None:
+        return None
+    width = re.sub(r"\D", "", match.group())
+    digits = rf"(\d{{{int(width)},}})" if width else r"(\d+)"
+    return re.compile(re.escape(name[: match.start()]) + digits + re.escape(name[match.end() :]))

@@ -1,0 +1,347 @@
+"""Track and TrackState: one tracked object as callers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from edge_tracker.tracking import kalman
+from edge_tracker.tracking.kalman import KalmanFilter
+from edge_tracker.tracking.store import (
+    CONFIRMED,
+    DELETED,
+    NO_CLASS,
+    NO_DETECTION,
+    TENTATIVE,
+    TrackStore,
+    correct_track,
+    miss_track,
+    predict_track,
+    whole,
+)
+
+
+class TrackState(IntEnum):
+    """Where a track is in its life: tentative until `n_init` hits, then confirmed, deleted at its end."""
+
+    Tentative = TENTATIVE
+    Confirmed = CONFIRMED
+    Deleted = DELETED
+
+
+class ClassNames:
+    """Numbers for the classes of detections, which may be any hashable objects.
+
+    A class that is a whole number from 0 up is its own number; None is NO_CLASS; all others count down from -2.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[Hashable, int] = {None: NO_CLASS}
+        self._objects: list[Hashable] = []
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def number(self, det_class: Hashable) -> int:
+        """The number of a class, given now if it has none yet.
+
+        Raises:
+            TypeError: the class is not hashable.
+        """
+        number = self.numbers.get(det_class)
+        if number is None:
+            if type(det_class) is int and det_class >= 0:
+                number = det_class
+            else:
+                self._objects.append(det_class)
+                number = -1 - len(self._objects)
+            self.numbers[det_class] = number
+        return number
+
+    def name(self, number: int) -> Any:
+        """The class that a number stands for."""
+        if number >= 0:
+            return number
+        return None if number == NO_CLASS else self._objects[-2 - number]
+
+
+class Detection:
+    """A detection as `Track.update` gets it.
+
+    Attributes:
+        ltwh: (4,) float32, pixels.
+        confidence: float, or None.
+        feature: (D,) float32, or None.
+        class_name, instance_mask, others: as given to `update_tracks`.
+        index: place among the detections given to `update_tracks`.
+    """
+
+    def __init__(
+        self,
+        ltwh: np.ndarray,
+        confidence: float | None,
+        feature: np.ndarray | None,
+        class_name: Any = None,
+        instance_mask: Any = None,
+        others: Any = None,
+        index: int = 0,
+    ) -> None:
+        self.ltwh = np.asarray(ltwh, dtype=np.float32)
+        self.confidence = confidence
+        self.feature = feature
+        self.class_name = class_name
+        self.instance_mask = instance_mask
+        self.others = others
+        self.index = index
+
+    def get_ltwh(self) -> np.ndarray:
+        """A copy of the box, (4,) float32 ltwh."""
+        return self.ltwh.copy()
+
+    def to_tlbr(self) -> np.ndarray:
+        """The box as (4,) float32 left, top, right, bottom."""
+        return np.concatenate([self.ltwh[:2], self.ltwh[:2] + self.ltwh[2:]])
+
+    def to_xyah(self) -> np.ndarray:
+        """The box as (4,) float32 centre x, centre y, width / height, height."""
+        left, top, width, height = self.ltwh
+        return np.array([left + width / 2, top + height / 2, width / height, height], dtype=np.float32)
+
+
+class Track:
+    """One tracked object: identity, state, box and what its last detection carried.
+
+    A track that the tracker gives out reads its values from the tracker's store. After its deletion it keeps the last
+    ones. Constructed directly it stands alone. Subclass it (`override_track_class`) to add state of your own, or to
+    override `predict`, `update` and `mark_missed`.
+
+    Args:
+        mean: (8,) x, y, a, h and velocities; pixels, frames.
+        covariance: (8, 8), without terms between different coordinates.
+        track_id: the identity.
+        n_init: hits that confirm the track.
+        max_age: frames a confirmed track lives without a detection.
+        feature: (D,) appearance feature of the first detection.
+        original_ltwh: (4,) its box.
+        det_class, det_conf, instance_mask, others: what else it carried.
+
+    Raises:
+        ValueError: the covariance is not (8, 8) or couples coordinates.
+    """
+
+    _feature_budget = 1  # a track that stands alone remembers its latest feature
+
+    def __init__(
+        self,
+        mean: np.ndarray,
+        covariance: np.ndarray,
+        track_id: str,
+        n_init: int,
+        max_age: int,
+        feature: np.ndarray | None = None,
+        original_ltwh: np.ndarray | None = None,
+        det_class: Any = None,
+        det_conf: float | None = None,
+        instance_mask: Any = None,
+        others: Any = None,
+    ) -> None:
+        store = TrackStore(capacity=1)
+        self.attach(store, 0, track_id, ClassNames(), n_init, max_age)
+        self.mean = mean
+        self.covariance = covariance
+        if original_ltwh is None:
+            store.rows.class_id[0] = self._names.number(det_class)
+            if feature is not None:
+                store.add_feature(0, feature, self._feature_budget)
+        else:
+            self._see(Detection(original_ltwh, det_conf, feature, det_class, instance_mask, others))
+
+    def attach(
+        self, store: TrackStore, row: int, track_id: str, names: ClassNames, n_init: int, max_age: float
+    ) -> None:
+        """Make this object show a row of a store. For the tracker's use."""
+        self._store = store
+        self._row = row
+        self.track_id = track_id
+        self._names = names
+        self._n_init = n_init
+        self._max_age = max_age
+        self._payload: tuple[Any, Any] = (None, None)
+
+    def move(self, store: TrackStore, row: int) -> None:
+        """Show another row, to which this track has been moved. For the tracker's use."""
+        self._store = store
+        self._row = row
+
+    # --- what the store holds -------------------------------------------------------------------------------------
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(8,) copy of the state's mean: x, y, a, h and velocities; pixels, frames. Can be set."""
+        return self._store.rows.mean[self._row].copy()
+
+    @mean.setter
+    def mean(self, value: np.ndarray) -> None:
+        self._store.rows.mean[self._row] = value
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(8, 8) covariance of the state. Can be set to one without terms between different coordinates."""
+        return kalman.dense(self._store.rows.covariance[self._row])
+
+    @covariance.setter
+    def covariance(self, value: np.ndarray) -> None:
+        self._store.rows.covariance[self._row] = kalman.blocks(value)
+
+    @property
+    def state(self) -> TrackState:
+        """Tentative, confirmed or deleted. Can be set."""
+        return TrackState(int(self._store.rows.state[self._row]))
+
+    @state.setter
+    def state(self, value: int) -> None:
+        self._store.rows.state[self._row] = TrackState(value)
+
+    @property
+    def hits(self) -> int:
+        """Detections matched so far, the first included. Can be set."""
+        return int(self._store.rows.hits[self._row])
+
+    @hits.setter
+    def hits(self, value: int) -> None:
+        self._store.rows.hits[self._row] = value
+
+    @property
+    def age(self) -> int | float:
+        """Frames since birth, counting from 1. Can be set."""
+        return whole(self._store.rows.age[self._row])
+
+    @age.setter
+    def age(self, value: float) -> None:
+        self._store.rows.age[self._row] = value
+
+    @property
+    def time_since_update(self) -> int | float:
+        """Frames since a detection was last matched, 0 if one was in this frame. Can be set."""
+        return whole(self._store.rows.time_since_update[self._row])
+
+    @time_since_update.setter
+    def time_since_update(self, value: float) -> None:
+        self._store.rows.time_since_update[self._row] = value
+
+    @property
+    def det_class(self) -> Any:
+        """Class of the detection last matched."""
+        return self._names.name(int(self._store.rows.class_id[self._row]))
+
+    @property
+    def det_conf(self) -> float | None:
+        """Confidence of this frame's detection, None without one."""
+        confidence = float(self._store.rows.confidence[self._row])
+        return None if np.isnan(confidence) else confidence
+
+    @property
+    def original_ltwh(self) -> np.ndarray | None:
+        """(4,) float32 box of this frame's detection, None without one."""
+        return self._store.rows.ltwh[self._row].copy() if self._is_matched() else None
+
+    @property
+    def instance_mask(self) -> Any:
+        """Mask of this frame's detection, None without one."""
+        return self._payload[0] if self._is_matched() else None
+
+    @property
+    def others(self) -> Any:
+        """What the caller sent along with this frame's detection, None without one."""
+        return self._payload[1] if self._is_matched() else None
+
+    def _is_matched(self) -> bool:
+        return bool(self._store.rows.detection[self._row] != NO_DETECTION)
+
+    # --- deep-sort-realtime's methods -----------------------------------------------------------------------------
+
+    def is_tentative(self) -> bool:
+        """Whether the track still waits for its confirmation."""
+        return self.state == TrackState.Tentative
+
+    def is_confirmed(self) -> bool:
+        """Whether the track is confirmed and alive."""
+        return self.state == TrackState.Confirmed
+
+    def is_deleted(self) -> bool:
+        """Whether the track has ended."""
+        return self.state == TrackState.Deleted
+
+    def to_ltwh(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
+        """The box as (4,) left, top, width, height, pixels.
+
+        Args:
+            orig: this frame's detection instead of the filter's estimate, where there is one.
+            orig_strict: with `orig`, None where there is no detection.
+        """
+        if orig:
+            original = self.original_ltwh
+            if original is not None or orig_strict:
+                return original
+        x, y, aspect, height = self._store.rows.mean[self._row, :4]
+        width = aspect * height
+        return np.array([x - width / 2, y - height / 2, width, height])
+
+    def to_ltrb(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
+        """The box as (4,) left, top, right, bottom, pixels. Arguments as for `to_ltwh`."""
+        box = self.to_ltwh(orig=orig, orig_strict=orig_strict)
+        if box is not None:
+            box[2:] += box[:2]
+        return box
+
+    # The reference's own misnomers, kept for code written against it.
+    to_tlwh = to_ltwh
+    to_tlbr = to_ltrb
+
+    def get_det_class(self) -> Any:
+        """Class of the detection last matched; it outlives frames without one."""
+        return self.det_class
+
+    def get_det_conf(self) -> float | None:
+        """Confidence of this frame's detection, None without one."""
+        return self.det_conf
+
+    def get_instance_mask(self) -> Any:
+        """Mask of this frame's detection, None without one."""
+        return self.instance_mask
+
+    def get_det_supplementary(self) -> Any:
+        """What the caller sent along with this frame's detection, None without one."""
+        return self.others
+
+    def get_feature(self) -> np.ndarray | None:
+        """The latest appearance feature, (D,) float32, as given but for rounding; None if there never was one."""
+        return self._store.latest_feature(self._row)
+
+    # --- hooks ----------------------------------------------------------------------------------------------------
+
+    def predict(self, kf: KalmanFilter) -> None:
+        """Move ahead by `kf.dt` frames."""
+        predict_track(self._store.rows, self._row, kf.dt, self._max_age + 1)
+
+    def update(self, kf: KalmanFilter, detection: Detection) -> None:
+        """Take this frame's detection in: correct the state, keep its appearance, confirm after `n_init` hits."""
+        correct_track(self._store.rows, self._row, detection.to_xyah().astype(np.float64), self._n_init)
+        self._see(detection)
+
+    def mark_missed(self) -> None:
+        """Note that no detection was matched: a tentative track ends, a confirmed one after `max_age` frames."""
+        miss_track(self._store.rows, self._row, self._max_age)
+
+    def _see(self, detection: Detection) -> None:
+        rows, row = self._store.rows, self._row
+        rows.detection[row] = detection.index
+        rows.ltwh[row] = detection.ltwh
+        rows.confidence[row] = np.nan if detection.confidence is None else detection.confidence
+        rows.class_id[row] = self._names.number(detection.class_name)
+        if detection.feature is not None:
+            self._store.add_feature(row, detection.feature, self._feature_budget)
+        self._payload = (detection.instance_mask, detection.others)

@@ -1,0 +1,200 @@
+"""Constant-velocity Kalman filter over all tracks at once.
+
+State (x, y, a, h) and velocities, in pixels and frames: box centre, aspect ratio w/h, height. The model is DeepSORT's
+(Wojke, Bewley and Paulus, 2017, arXiv 1703.07402): process and measurement noise are diagonal and proportional to the
+height. With a diagonal start the 8x8 covariance never mixes coordinates, so it is kept as four blocks
+(p, c, v): position variance, position-velocity covariance, velocity variance. Predict, update and the Mahalanobis
+distance are then exact with scalars alone: no matrix product, no factorisation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_tracker.tracking.jit import jit
+
+POSITION_WEIGHT = 1.0 / 20  # standard deviation of a position, in heights
+VELOCITY_WEIGHT = 1.0 / 160  # standard deviation of a velocity, in heights a frame
+ASPECT = 2  # index of the aspect ratio: its noise does not scale with the height
+ASPECT_STD, ASPECT_VELOCITY_STD, ASPECT_MEASUREMENT_STD = 1e-2, 1e-5, 1e-1
+
+# 0.95 quantile of the chi-square distribution, by degrees of freedom: what the squared Mahalanobis distance of a true
+# pair stays below 19 times in 20.
+CHI2_95_2DOF = 5.9915
+CHI2_95_4DOF = 9.4877
+
+
+@jit
+def start(mean, covariance, measurement):  # type: ignore[no-untyped-def]
+    """Begin a track at a measurement, at rest.
+
+    Args:
+        mean (8,), covariance (4, 3): written.
+        measurement (4,): x, y, a, h.
+    """
+    height = measurement[3]
+    for k in range(4):
+        position = ASPECT_STD if k == ASPECT else 2 * POSITION_WEIGHT * height
+        velocity = ASPECT_VELOCITY_STD if k == ASPECT else 10 * VELOCITY_WEIGHT * height
+        mean[k] = measurement[k]
+        mean[k + 4] = 0.0
+        covariance[k, 0] = position * position
+        covariance[k, 1] = 0.0
+        covariance[k, 2] = velocity * velocity
+
+
+@jit
+def _step(mean, covariance, dt):  # type: ignore[no-untyped-def]
+    """One predict step of at most one frame; `dt == 1` is DeepSORT's own arithmetic, to the bit."""
+    height = mean[3]
+    for k in range(4):
+        position = ASPECT_STD if k == ASPECT else POSITION_WEIGHT * height
+        velocity = ASPECT_VELOCITY_STD if k == ASPECT else VELOCITY_WEIGHT * height
+        p, c, v = covariance[k, 0], covariance[k, 1], covariance[k, 2]
+        covariance[k, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
+        covariance[k, 1] = c + dt * v
+        covariance[k, 2] = v + dt * velocity * velocity
+        # A shrinking height or aspect ratio stops before it reaches zero: no box has a negative side.
+        if k >= ASPECT and mean[k] + dt * mean[k + 4] <= 0.0:
+            mean[k + 4] = 0.0
+        mean[k] += dt * mean[k + 4]
+
+
+@jit
+def predict(mean, covariance, dt, longest):  # type: ignore[no-untyped-def]
+    """Move one track ahead by `dt` frames: whole frames one by one, then the fraction that is left.
+
+    So `dt=3` is exactly what three frames without a detection do.
+
+    Args:
+        mean (8,), covariance (4, 3): changed in place.
+        dt: frames, greater than 0.
+        longest: steps after which the track is dead anyway, and moving it further is of no use.
+    """
+    whole = int(min(np.floor(dt), longest))
+    for _ in range(whole):
+        _step(mean, covariance, 1.0)
+    fraction = dt - np.floor(dt)
+    if fraction > 0.0 and whole < longest:
+        _step(mean, covariance, fraction)
+
+
+@jit
+def innovation_variance(mean, covariance, k):  # type: ignore[no-untyped-def]
+    """Variance of measured minus predicted for coordinate k: state variance plus measurement noise."""
+    noise = ASPECT_MEASUREMENT_STD if k == ASPECT else POSITION_WEIGHT * mean[3]
+    return covariance[k, 0] + noise * noise
+
+
+@jit
+def update(mean, covariance, measurement):  # type: ignore[no-untyped-def]
+    """Correct one predicted track by its measurement.
+
+    Args:
+        mean (8,), covariance (4, 3): changed in place.
+        measurement (4,): x, y, a, h.
+    """
+    variances = (
+        innovation_variance(mean, covariance, 0),
+        innovation_variance(mean, covariance, 1),
+        innovation_variance(mean, covariance, 2),
+        innovation_variance(mean, covariance, 3),
+    )
+    for k in range(4):
+        p, c, v = covariance[k, 0], covariance[k, 1], covariance[k, 2]
+        gain, velocity_gain = p / variances[k], c / variances[k]
+        innovation = measurement[k] - mean[k]
+        mean[k] += gain * innovation
+        mean[k + 4] += velocity_gain * innovation
+        covariance[k, 0] = p - gain * p
+        covariance[k, 1] = c - gain * c
+        covariance[k, 2] = v - velocity_gain * c
+
+
+def dense(covariance: np.ndarray) -> np.ndarray:
+    """The (8, 8) covariance that four (p, c, v) blocks (4, 3) stand for."""
+    full = np.zeros((8, 8))
+    k = np.arange(4)
+    full[k, k] = covariance[:, 0]
+    full[k, k + 4] = full[k + 4, k] = covariance[:, 1]
+    full[k + 4, k + 4] = covariance[:, 2]
+    return full
+
+
+def blocks(covariance: np.ndarray) -> np.ndarray:
+    """The four (p, c, v) blocks (4, 3) of an (8, 8) covariance.
+
+    Raises:
+        ValueError: the matrix has another shape, or mixes coordinates, which this filter cannot hold.
+    """
+    full = np.asarray(covariance, dtype=np.float64)
+    if full.shape != (8, 8):
+        raise ValueError(f"covariance must be (8, 8), not {full.shape}")
+    k = np.arange(4)
+    parts = np.stack([full[k, k], full[k, k + 4], full[k + 4, k + 4]], axis=1)
+    if not np.array_equal(dense(parts), full):
+        raise ValueError("covariance couples different coordinates; this filter keeps x, y, a and h independent")
+    return parts
+
+
+class KalmanFilter:
+    """The same filter on one dense state, with deep-sort-realtime's methods.
+
+    For `Track` subclasses that override `predict` or `update` and for anyone who wants (8,) means and (8, 8)
+    covariances. The tracker itself runs the functions above.
+
+    Attributes:
+        dt: frames that one `predict` moves ahead.
+    """
+
+    dt = 1.0
+
+    def initiate(self, measurement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (8,) and covariance (8, 8) of a new track at a measurement (4,) xyah."""
+        mean, covariance = np.empty(8), np.empty((4, 3))
+        start(mean, covariance, np.asarray(measurement, dtype=np.float64))
+        return mean, dense(covariance)
+
+    def predict(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """State `dt` frames later.
+
+        Raises:
+            ValueError: the covariance couples coordinates.
+        """
+        mean, parts = np.array(mean, dtype=np.float64), blocks(covariance)
+        predict(mean, parts, self.dt, 10_000)
+        return mean, dense(parts)
+
+    def project(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Expected measurement (4,) and its covariance (4, 4).
+
+        Raises:
+            ValueError: the covariance couples coordinates.
+        """
+        mean, parts = np.array(mean, dtype=np.float64), blocks(covariance)
+        return mean[:4], np.diag([innovation_variance(mean, parts, k) for k in range(4)])
+
+    def update(
+        self, mean: np.ndarray, covariance: np.ndarray, measurement: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """State corrected by a measurement (4,) xyah.
+
+        Raises:
+            ValueError: the covariance couples coordinates.
+        """
+        mean, parts = np.array(mean, dtype=np.float64), blocks(covariance)
+        update(mean, parts, np.asarray(measurement, dtype=np.float64))
+        return mean, dense(parts)
+
+    def gating_distance(
+        self, mean: np.ndarray, covariance: np.ndarray, measurements: np.ndarray, only_position: bool = False
+    ) -> np.ndarray:
+        """Squared Mahalanobis distance (M,) of measurements (M, 4) xyah, over (x, y) alone if `only_position`.
+
+        Raises:
+            ValueError: the covariance couples coordinates.
+        """
+        expected, variance = self.project(mean, covariance)
+        used = slice(0, 2 if only_position else 4)
+        residual = (np.asarray(measurements, dtype=np.float64) - expected)[:, used]
+        return (residual**2 / np.diag(variance)[used]).sum(axis=1)
