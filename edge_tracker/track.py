@@ -35,12 +35,13 @@ class TrackState(IntEnum):
 class ClassNames:
     """Numbers for the classes of detections, which may be any hashable objects.
 
-    A class that is a whole number from 0 up is its own number; None is NO_CLASS; all others count down from -2.
+    A class that is a whole number from 0 up is its own number; None is NO_CLASS; all others count down from -2, and stand
+    in `objects` in that order.
     """
 
     def __init__(self) -> None:
-        self.numbers: dict[Hashable, int] = {None: NO_CLASS}
-        self._objects: list[Hashable] = []
+        self.numbers: dict[Any, int] = {None: NO_CLASS}
+        self.objects: list[Any] = []
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -56,8 +57,8 @@ class ClassNames:
             if type(det_class) is int and det_class >= 0:
                 number = det_class
             else:
-                self._objects.append(det_class)
-                number = -1 - len(self._objects)
+                self.objects.append(det_class)
+                number = NO_CLASS - len(self.objects)
             self.numbers[det_class] = number
         return number
 
@@ -65,7 +66,7 @@ class ClassNames:
         """The class that a number stands for."""
         if number >= 0:
             return number
-        return None if number == NO_CLASS else self._objects[-2 - number]
+        return None if number == NO_CLASS else self.objects[NO_CLASS - 1 - number]
 
 
 class Detection:
@@ -149,7 +150,7 @@ class Track:
         others: Any = None,
     ) -> None:
         store = TrackStore(capacity=1)
-        self.attach(store, 0, track_id, ClassNames(), n_init, max_age)
+        self._attach(store, 0, track_id, ClassNames(), n_init, max_age)
         self.mean = mean
         self.covariance = covariance
         if original_ltwh is None:
@@ -159,7 +160,7 @@ class Track:
         else:
             self._see(Detection(original_ltwh, det_conf, feature, det_class, instance_mask, others))
 
-    def attach(
+    def _attach(
         self, store: TrackStore, row: int, track_id: str, names: ClassNames, n_init: int, max_age: float
     ) -> None:
         """Make this object show a row of a store. For the tracker's use."""
@@ -171,7 +172,7 @@ class Track:
         self._max_age = max_age
         self._payload: tuple[Any, Any] = (None, None)
 
-    def move(self, store: TrackStore, row: int) -> None:
+    def _move(self, store: TrackStore, row: int) -> None:
         """Show another row, to which this track has been moved. For the tracker's use."""
         self._store = store
         self._row = row
@@ -286,9 +287,7 @@ class Track:
             original = self.original_ltwh
             if original is not None or orig_strict:
                 return original
-        x, y, aspect, height = self._store.rows.mean[self._row, :4]
-        width = aspect * height
-        return np.array([x - width / 2, y - height / 2, width, height])
+        return np.array(kalman.box(self._store.rows.mean[self._row]))
 
     def to_ltrb(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
         """The box as (4,) left, top, right, bottom, pixels. Arguments as for `to_ltwh`."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -23,7 +26,9 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         return lambda decorated: jit(decorated, **options)
     options = {"error_model": "numpy", "nogil": True, **options}
     try:
-        return njit(cache=True, **options)(function)
+        compiled = njit(cache=True, **options)(function)
+        _drop_stale(Path(compiled.stats.cache_path))
+        return compiled
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
@@ -34,3 +39,24 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
             stacklevel=2,
         )
         return njit(**options)(function)
+
+
+@lru_cache
+def _drop_stale(cache: Path) -> None:
+    """Empty a cache folder that was filled from other sources of this package.
+
+    Numba looks only at the file of the function itself, but what it caches has the functions of the other files in it:
+    after an upgrade it could go on running old code.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    stamp = cache / "sources.sha256"
+    try:
+        if stamp.is_file() and stamp.read_text() == digest:
+            return
+        for index in cache.glob("*.nbi"):
+            index.unlink(missing_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(digest)
+    except OSError:
+        pass  # Numba itself found the folder writable; if that has changed it will say so

@@ -25,6 +25,16 @@ CHI2_95_4DOF = 9.4877
 
 
 @jit
+def _std(weight, height, single):  # type: ignore[no-untyped-def]
+    """Standard deviation of noise that scales with the height.
+
+    In single precision while the state is still a measurement itself: deep-sort-realtime computes so, and its tracks
+    are to be met to 1e-6.
+    """
+    return float(np.float32(weight) * np.float32(height)) if single else weight * height
+
+
+@jit
 def start(mean, covariance, measurement):  # type: ignore[no-untyped-def]
     """Begin a track at a measurement, at rest.
 
@@ -34,8 +44,8 @@ def start(mean, covariance, measurement):  # type: ignore[no-untyped-def]
     """
     height = measurement[3]
     for k in range(4):
-        position = ASPECT_STD if k == ASPECT else 2 * POSITION_WEIGHT * height
-        velocity = ASPECT_VELOCITY_STD if k == ASPECT else 10 * VELOCITY_WEIGHT * height
+        position = ASPECT_STD if k == ASPECT else _std(2 * POSITION_WEIGHT, height, True)
+        velocity = ASPECT_VELOCITY_STD if k == ASPECT else _std(10 * VELOCITY_WEIGHT, height, True)
         mean[k] = measurement[k]
         mean[k + 4] = 0.0
         covariance[k, 0] = position * position
@@ -47,16 +57,14 @@ def start(mean, covariance, measurement):  # type: ignore[no-untyped-def]
 def _step(mean, covariance, dt):  # type: ignore[no-untyped-def]
     """One predict step of at most one frame; `dt == 1` is DeepSORT's own arithmetic, to the bit."""
     height = mean[3]
+    newborn = covariance[3, 1] == 0.0
     for k in range(4):
-        position = ASPECT_STD if k == ASPECT else POSITION_WEIGHT * height
-        velocity = ASPECT_VELOCITY_STD if k == ASPECT else VELOCITY_WEIGHT * height
+        position = ASPECT_STD if k == ASPECT else _std(POSITION_WEIGHT, height, newborn)
+        velocity = ASPECT_VELOCITY_STD if k == ASPECT else _std(VELOCITY_WEIGHT, height, newborn)
         p, c, v = covariance[k, 0], covariance[k, 1], covariance[k, 2]
         covariance[k, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
         covariance[k, 1] = c + dt * v
         covariance[k, 2] = v + dt * velocity * velocity
-        # A shrinking height or aspect ratio stops before it reaches zero: no box has a negative side.
-        if k >= ASPECT and mean[k] + dt * mean[k + 4] <= 0.0:
-            mean[k + 4] = 0.0
         mean[k] += dt * mean[k + 4]
 
 
@@ -109,6 +117,18 @@ def update(mean, covariance, measurement):  # type: ignore[no-untyped-def]
         covariance[k, 0] = p - gain * p
         covariance[k, 1] = c - gain * c
         covariance[k, 2] = v - velocity_gain * c
+
+
+@jit
+def box(mean):  # type: ignore[no-untyped-def]
+    """Left, top, width, height of a state's mean (8,).
+
+    A height or aspect ratio that shrank past zero while there were no detections stays so in the state, as in
+    deep-sort-realtime, but no box has a negative side.
+    """
+    height = max(mean[3], 0.0)
+    width = max(mean[2], 0.0) * height
+    return mean[0] - width / 2, mean[1] - height / 2, width, height
 
 
 def dense(covariance: np.ndarray) -> np.ndarray:

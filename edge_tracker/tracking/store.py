@@ -191,6 +191,22 @@ def release_buried(rows, gallery, deaths):  # type: ignore[no-untyped-def]
         release(gallery, rows.newest[capacity - 1 - k], rows.features[capacity - 1 - k])
 
 
+@jit
+def snapshot(rows, n):  # type: ignore[no-untyped-def]
+    """Copies of what callers ask for of the live rows: id, ltrb (N, 4), class, confidence, time since update,
+    detection, confirmed."""
+    ltrb = np.empty((n, 4))
+    confirmed = np.empty(n, dtype=np.bool_)
+    for row in range(n):
+        left, top, width, height = kalman.box(rows.mean[row])
+        ltrb[row, 0], ltrb[row, 1], ltrb[row, 2], ltrb[row, 3] = left, top, left + width, top + height
+        confirmed[row] = rows.state[row] == CONFIRMED
+    return (
+        rows.id[:n].copy(), ltrb, rows.class_id[:n].copy(), rows.confidence[:n].copy(),
+        rows.time_since_update[:n].copy(), rows.detection[:n].copy(), confirmed,
+    )  # fmt: skip
+
+
 def whole(frames: float) -> int | float:
     """A number of frames as an int, unless time steps were fractions."""
     return int(frames) if frames == int(frames) else float(frames)
@@ -285,8 +301,8 @@ class TrackStore:
         state["counters"] = self.counters.copy()
         return state
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state_dict` gave. On an error nothing is changed.
+    def load_state_dict(self, state: Mapping[str, np.ndarray], budget: int) -> None:
+        """Take over what `state_dict` gave, of each gallery the newest `budget` rows. On an error nothing is changed.
 
         Raises:
             InputError: an array is missing, or has the wrong shape or type, or the numbers contradict each other.
@@ -312,7 +328,7 @@ class TrackStore:
         at = 0
         for row in range(n):
             for _ in range(held[row]):
-                append(fresh.gallery, fresh.rows.newest, fresh.rows.features, row, unit[at], 1.0, 0)
+                append(fresh.gallery, fresh.rows.newest, fresh.rows.features, row, unit[at], 1.0, budget)
                 # The rows are unit already: only their former lengths are to be put back.
                 fresh.gallery.unit[fresh.rows.newest[row]] = unit[at]
                 fresh.gallery.norm[fresh.rows.newest[row]] = norm[at]

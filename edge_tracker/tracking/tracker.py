@@ -100,9 +100,8 @@ def prepare(ltwh, confidence, class_ids, features, settings):  # type: ignore[no
     complaint, blamed, k = OK, NONE, 0
     for j in range(m):
         wrong = OK
-        if ltwh[j, 2] <= 0.0 or ltwh[j, 3] <= 0.0:
-            if np.isfinite(ltwh[j, 0]) and np.isfinite(ltwh[j, 1]):
-                continue
+        if (ltwh[j, 2] <= 0.0 or ltwh[j, 3] <= 0.0) and np.isfinite(ltwh[j].sum()):
+            continue
         for c in range(4):
             boxes[k, c] = ltwh[j, c]
         two = np.float32(2.0)
@@ -239,11 +238,9 @@ def _overlapping_pairs(rows, group, frame, by_x, sorted_x, taken, settings):  # 
     widest = np.float32(0.0)
     for column in range(frame.ltwh.shape[0]):
         widest = max(widest, frame.ltwh[column, 2])
-    box = np.empty(4)
     for g in range(group.shape[0]):
         mean = rows.mean[group[g]]
-        box[2], box[3] = mean[2] * mean[3], mean[3]
-        box[0], box[1] = mean[0] - box[2] / 2, mean[1] - box[3] / 2
+        box = kalman.box(mean)
         # Boxes that do not meet are at distance 1: only a limit that allows that needs to see all of them.
         reach = (box[2] + widest) / 2 if settings.max_iou_distance < 1.0 else np.inf
         at, last_x = _near(sorted_x, mean[0], reach)

@@ -1,0 +1,353 @@
+"""EdgeDeepSort: raw detections and frame in, tracks out."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_tracker.errors import InputError
+from edge_tracker.object_tracker import ObjectTracker, Payload
+from edge_tracker.track import Track
+from edge_tracker.track_arrays import TrackArrays
+from edge_tracker.tracking.tracker import NO_CLASSES, NO_FLOATS, complain, prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_tracker.embedding.embedder import Embedder
+
+# The reference never lets a gallery stop growing unless told to: 31 ms a frame after 1500 frames of five objects.
+DEFAULT_BUDGET = 100
+
+
+class EdgeDeepSort:
+    """Multi-object tracker: drop-in for `deep_sort_realtime.deepsort_tracker.DeepSort`.
+
+    Args:
+        max_iou_distance: largest 1 - IoU at which the IoU stage matches.
+        max_age: frames a confirmed track lives without a detection.
+        n_init: hits that confirm a track.
+        nms_max_overlap: detections covered to a larger share by one of higher confidence are dropped; 1 for none.
+        max_cosine_distance: largest cosine distance at which appearance matches.
+        nn_budget: features kept a track, the newest; None for no limit.
+        gating_only_position: gate on the box centre alone.
+        override_track_class: a subclass of `Track` to make tracks of.
+        embedder: "mobilenet", "torchreid", "clip_RN50", "clip_RN101", "clip_RN50x4", "clip_RN50x16", "clip_ViT-B/32",
+            "clip_ViT-B/16", any other exported model's name or file, or None if features come with the detections.
+        half: run the FP16 model where the device is a GPU.
+        bgr: frames are BGR (OpenCV's order), not RGB.
+        embedder_gpu: True for the best device there is, False for the CPU, or "auto", "cpu", "cuda", "tensorrt".
+        embedder_model_name: for "torchreid", which of its networks; osnet_ain_x1_0 if None.
+        embedder_wts: the embedder's `.onnx` or `.engine` file, instead of the one found by name.
+        polygon: detections are polygons.
+        today: today's date, for ids that carry the date and begin anew every day.
+        class_aware: match tracks only to detections of their own class.
+        drop_invalid: leave out detections with NaN or infinite values instead of refusing the frame.
+
+    Raises:
+        InputError: an argument that is out of range, by name.
+        ModelError: the embedder's model is not there, or is not one.
+        DeviceError: the device that was asked for cannot be used.
+    """
+
+    def __init__(
+        self,
+        max_iou_distance: float = 0.7,
+        max_age: int = 30,
+        n_init: int = 3,
+        nms_max_overlap: float = 1.0,
+        max_cosine_distance: float = 0.2,
+        nn_budget: int | None = DEFAULT_BUDGET,
+        gating_only_position: bool = False,
+        override_track_class: type[Track] | None = None,
+        embedder: str | None = "mobilenet",
+        half: bool = True,
+        bgr: bool = True,
+        embedder_gpu: bool | str = True,
+        embedder_model_name: str | None = None,
+        embedder_wts: str | Path | None = None,
+        polygon: bool = False,
+        today: date | None = None,
+        *,
+        class_aware: bool = False,
+        drop_invalid: bool = False,
+    ) -> None:
+        self.tracker = ObjectTracker(
+            track_class=override_track_class,
+            today=today,
+            max_iou_distance=max_iou_distance,
+            max_age=max_age,
+            n_init=n_init,
+            nms_max_overlap=nms_max_overlap,
+            max_cosine_distance=max_cosine_distance,
+            nn_budget=nn_budget,
+            gating_only_position=gating_only_position,
+            class_aware=class_aware,
+            drop_invalid=drop_invalid,
+        )
+        self.polygon = polygon
+        self.embedder: Embedder | None = None
+        if embedder is not None:
+            self.embedder = _open_embedder(embedder, embedder_model_name, embedder_wts, half, bgr, embedder_gpu)
+
+    def update_tracks(
+        self,
+        raw_detections: Iterable[Any],
+        embeds: Iterable[Any] | None = None,
+        frame: np.ndarray | None = None,
+        today: date | None = None,
+        others: Any = None,
+        instance_masks: Any = None,
+        *,
+        dt: float = 1.0,
+    ) -> list[Track]:
+        """Track through one frame.
+
+        Args:
+            raw_detections: `([left, top, width, height], confidence, class)` each, pixels, the class optional; or with
+                `polygon=True` three sequences `[polygons, classes, confidences]`, a polygon being `[x1, y1, x2, y2, …]`.
+                Boxes without area are left out, with all that belongs to them.
+            embeds: a feature (D,) for each detection; computed from `frame` if None.
+            frame: (H, W, 3) uint8 image, needed if `embeds` is None.
+            today: the date of this frame, if ids are daily.
+            others: an object for each detection, to be had from its track; anything but a sequence (a text too) goes
+                to all of them. With polygons the polygon itself takes this place.
+            instance_masks: (H, W) bool for each detection, True on the object: the rest is blanked before embedding.
+            dt: frames since the last call; more than 1 where frames were skipped.
+
+        Returns:
+            All live tracks, tentative ones too, in order of birth.
+
+        Raises:
+            InputError: detections, features or the rest are not of the form above, or their counts differ. The
+                tracker is as it was before.
+        """
+        self._require_features(embeds, frame)
+        if self.polygon:
+            raw_detections = list(raw_detections)
+            ltwh, confidence, classes, polygons = _parse_polygons(raw_detections)
+            payload = Payload(others=raw_detections[0] if len(ltwh) else None)
+        else:
+            ltwh, confidence, classes = _parse_boxes(list(raw_detections))
+            polygons = None
+            payload = Payload(
+                masks=_for_each("instance_masks", instance_masks, len(ltwh)),
+                others=_for_each("others", others, len(ltwh)),
+            )
+        if embeds is None:
+            features = self._embed(frame, ltwh, confidence, payload.masks, polygons)
+        else:
+            features = self._features(embeds, len(ltwh))
+        class_ids = NO_CLASSES if classes is None else self.tracker.numbers_of(classes)
+        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), payload, today)
+        return self.tracker.tracks
+
+    def update(
+        self,
+        ltwh: np.ndarray,
+        confidence: np.ndarray | None = None,
+        class_ids: np.ndarray | None = None,
+        features: np.ndarray | None = None,
+        *,
+        frame: np.ndarray | None = None,
+        today: date | None = None,
+        dt: float = 1.0,
+    ) -> TrackArrays:
+        """Track through one frame, arrays in and arrays out, with no Python object a track.
+
+        Args:
+            ltwh: (M, 4) left, top, width, height, pixels.
+            confidence: (M,).
+            class_ids: (M,) whole numbers.
+            features: (M, D). If None they are computed from `frame`; if the tracker has no embedder either, tracks are
+                associated by motion alone: every live track by the IoU of its predicted box.
+            frame: (H, W, 3) uint8 image.
+            today, dt: as for `update_tracks`.
+
+        Returns:
+            All live tracks in order of birth.
+
+        Raises:
+            InputError: as for `update_tracks`.
+        """
+        ltwh = _array("ltwh", ltwh, np.float64, (None, 4))
+        m = len(ltwh)
+        confidence = NO_FLOATS if confidence is None else _array("confidence", confidence, np.float64, (m,))
+        class_ids = NO_CLASSES if class_ids is None else _array("class_ids", class_ids, np.int64, (m,))
+        if features is not None:
+            features = self._features(features, m)
+        elif self.embedder is not None:
+            self._require_features(None, frame)
+            features = self._embed(frame, ltwh, confidence, None, None)
+        else:
+            features = self.tracker.no_features()
+        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), Payload(), today)
+        return TrackArrays.of(self.tracker.store)
+
+    def delete_all_tracks(self) -> None:
+        """Drop all tracks and number from 1 again."""
+        self.tracker.delete_all_tracks()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything that the next frames depend on, as plain arrays (`numpy.savez` them, or use `save_state`).
+
+        Masks and the caller's own objects are not part of it.
+
+        Raises:
+            InputError: a live track's class is not text, a number or a truth value.
+        """
+        return self.tracker.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state_dict` gave: same ids, frame for frame.
+
+        Raises:
+            InputError: not such a state, or one of another version. Nothing is changed.
+        """
+        self.tracker.load_state_dict(state)
+
+    def _require_features(self, embeds: Iterable[Any] | None, frame: np.ndarray | None) -> None:
+        if embeds is None and self.embedder is None:
+            raise InputError("embeds is missing: this tracker has no embedder (embedder=None), so give features")
+        if embeds is None and frame is None:
+            raise InputError("frame is missing: the embedder needs it (or give embeds)")
+
+    def _features(self, embeds: Iterable[Any], m: int) -> np.ndarray:
+        """Given features as (M, D) float32; what stands for none if there are no detections."""
+        if not isinstance(embeds, np.ndarray):
+            embeds = list(embeds)
+        if len(embeds) != m:
+            raise InputError(f"embeds: {len(embeds)} for {m} detections")
+        return _array("embeds", embeds, np.float32, (m, None)) if m else self.tracker.no_features()
+
+    def _embed(
+        self,
+        frame: np.ndarray | None,
+        ltwh: np.ndarray,
+        confidence: np.ndarray,
+        masks: Sequence[Any] | None,
+        polygons: Sequence[np.ndarray] | None,
+    ) -> np.ndarray:
+        """Features (M, D) of the detections that will be used; those of the others stay zero."""
+        assert self.embedder is not None
+        no_features = self.tracker.no_features()
+        complaint, blamed, used = prepare(ltwh, confidence, NO_CLASSES, no_features, self.tracker.settings)
+        if complaint:
+            complain(complaint, blamed)
+        if len(used.index) == 0:
+            return no_features
+        features = np.zeros((len(ltwh), self.embedder.dimension), dtype=np.float32)
+        features[used.index] = self.embedder.embed(
+            frame,
+            ltwh[used.index],
+            masks=None if masks is None else [masks[i] for i in used.index],
+            polygons=None if polygons is None else [polygons[i] for i in used.index],
+        )
+        return features
+
+
+def _parse_boxes(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] | None]:
+    """ltwh (M, 4), confidence (M,) and classes of `([l, t, w, h], confidence[, class])` detections."""
+    if not raw:
+        return np.empty((0, 4)), NO_FLOATS, None
+    try:
+        lengths = set(map(len, raw))
+        boxes = [detection[0] for detection in raw]
+        if not lengths <= {2, 3} or set(map(len, boxes)) != {4}:
+            raise ValueError
+        ltwh = np.fromiter(chain.from_iterable(boxes), dtype=np.float64, count=4 * len(raw)).reshape(-1, 4)
+        confidence = np.fromiter(map(operator.itemgetter(1), raw), dtype=np.float64, count=len(raw))
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+        raise _blame(raw) from None
+    if lengths == {2}:
+        return ltwh, confidence, None
+    return ltwh, confidence, [detection[2] if len(detection) == 3 else None for detection in raw]
+
+
+def _blame(raw: list[Any]) -> InputError:
+    """The error for the first detection that is not of the form asked for."""
+    form = "expected ([left, top, width, height], confidence) or ([left, top, width, height], confidence, class)"
+    for index, detection in enumerate(raw):
+        try:
+            box, confidence = detection[0], float(detection[1])
+            good = len(detection) in (2, 3) and len([float(v) for v in box]) == 4 and confidence is not None
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+            good = False
+        if not good:
+            return InputError(f"detection {index} is {detection!r:.120}: {form}")
+    return InputError(f"detections: {form}")
+
+
+def _parse_polygons(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] | None, list[np.ndarray]]:
+    """Bounding ltwh (M, 4), confidence (M,), classes and vertices (P, 2) of `[polygons, classes, confidences]`."""
+    if not raw:
+        return np.empty((0, 4)), NO_FLOATS, None, []
+    if len(raw) != 3:
+        raise InputError(f"polygon detections have {len(raw)} parts: expected [polygons, classes, confidences]")
+    flat, classes, scores = (list(part) for part in raw)
+    if not len(flat) == len(classes) == len(scores):
+        raise InputError(f"{len(flat)} polygons, {len(classes)} classes, {len(scores)} confidences: expected as many")
+    vertices, ltwh = [], np.empty((len(flat), 4))
+    for index, polygon in enumerate(flat):
+        try:
+            points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+        except (TypeError, ValueError):
+            points = np.empty((0, 2))
+        if len(points) < 3 or not np.isfinite(points).all():
+            raise InputError(f"polygon {index} is {polygon!r:.120}: expected [x1, y1, x2, y2, …], three points or more")
+        # Whole pixels, the last one included, as cv2.boundingRect has them.
+        pixels = np.trunc(points)
+        ltwh[index, :2] = pixels.min(axis=0)
+        ltwh[index, 2:] = pixels.max(axis=0) - ltwh[index, :2] + 1
+        vertices.append(pixels)
+    return ltwh, _array("confidences", scores, np.float64, (len(flat),)), classes, vertices
+
+
+def _for_each(name: str, value: Any, m: int) -> Sequence[Any] | None:
+    """One object for each of M detections, of a sequence or of a single one for all."""
+    if value is None:
+        return None
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        return [value] * m
+    values = list(value)
+    if len(values) != m:
+        raise InputError(f"{name}: {len(values)} for {m} detections")
+    return values
+
+
+def _array(name: str, value: Any, dtype: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A contiguous, writable array of the type, with the shape (None: any length from 1) that it must have."""
+    try:
+        array = np.ascontiguousarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: cannot be read as numbers of shape {shape} ({error})") from None
+    if array.size == 0 and shape[0] in (0, None):
+        return np.empty([n or 0 for n in shape], dtype=dtype)
+    if array.ndim != len(shape) or any(w not in (None, h) or h == 0 for w, h in zip(shape, array.shape, strict=True)):
+        wanted = ", ".join("M" if n is None else str(n) for n in shape)
+        raise InputError(f"{name}: shape {array.shape}, expected ({wanted})")
+    # Compiled code has one form for arrays it may write to; another would be compiled for those it may not.
+    return array if array.flags.writeable else array.copy()
+
+
+def _time_step(dt: float) -> float:
+    if not (isinstance(dt, (int, float, np.integer, np.floating)) and 0 < dt < float("inf")):
+        raise InputError(f"dt={dt!r}: expected a number of frames greater than 0")
+    return float(dt)
+
+
+def _open_embedder(
+    embedder: str, model_name: str | None, weights: str | Path | None, half: bool, bgr: bool, device: bool | str
+) -> Embedder:
+    """The embedder that the constructor's arguments describe, loaded and warmed up."""
+    from edge_tracker.embedding.embedder import Embedder
+    from edge_tracker.embedding.models import model_of
+
+    if isinstance(device, bool):
+        device = "auto" if device else "cpu"
+    return Embedder(model_of(embedder, model_name) if weights is None else weights, device=device, bgr=bgr, half=half)

@@ -1,0 +1,331 @@
+"""A `Tracker` that also hands out `Track` objects, of the caller's own class if wanted, with ids as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+
+from edge_tracker.errors import InputError
+from edge_tracker.track import ClassNames, Detection, Track
+from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.kalman import KalmanFilter, blocks
+from edge_tracker.tracking.store import LIVE, NEXT_ID, NO_CLASS, TrackStore, bury, make_rows, release_buried
+from edge_tracker.tracking.tracker import Frame, Tracker, associate, complain, give_birth, prepare
+
+# An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts anew.
+_DAY_BITS = 32
+
+# Callers that make a new class object for every detection must not make us remember them all.
+_MOST_CLASSES = 4096
+
+_STATE_FORMAT, _STATE_VERSION = "edge-tracker-state", 1
+
+_HOOKS = ("predict", "update", "mark_missed")
+
+
+class Payload:
+    """What goes along with the detections of a frame untouched: masks and the caller's own objects."""
+
+    def __init__(self, masks: Sequence[Any] | None = None, others: Sequence[Any] | None = None) -> None:
+        self.masks = masks
+        self.others = others
+
+    def __bool__(self) -> bool:
+        return self.masks is not None or self.others is not None
+
+    def of(self, index: int) -> tuple[Any, Any]:
+        """Mask and object of one detection."""
+        return (
+            None if self.masks is None else self.masks[index],
+            None if self.others is None else self.others[index],
+        )
+
+
+class ObjectTracker(Tracker):
+    """Tracks as objects over the arrays of `Tracker`.
+
+    `Track` objects are made when first asked for and then follow their rows; those of a subclass are made at birth,
+    since their construction may matter.
+
+    Args:
+        track_class: `Track` or a subclass of it.
+        today: the date to put before the ids; None for plain numbers.
+        settings: arguments of `Tracker`.
+
+    Raises:
+        InputError: `track_class` is not a `Track`, or a setting is out of range.
+    """
+
+    def __init__(self, track_class: type[Track] | None = None, today: date | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        track_class = Track if track_class is None else track_class
+        if not (isinstance(track_class, type) and issubclass(track_class, Track)):
+            raise InputError(f"override_track_class={track_class!r}: expected a subclass of edge_tracker.Track")
+        self.kf = KalmanFilter()
+        self.names = ClassNames()
+        self.today = today
+        self._days: list[str] = [""]
+        self._track_class = track_class
+        self._hooked = any(getattr(track_class, hook) is not getattr(Track, hook) for hook in _HOOKS)
+        self._objects: list[Track] = []  # of the first rows, as many as have been asked for
+        self._carried = False  # whether any of them holds a payload
+        if today is not None:
+            self._begin_day(today)
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The live tracks in order of birth."""
+        return self._grown(Payload()).copy()
+
+    def track_id(self, number: int) -> str:
+        """The id that callers see for an id of the store."""
+        day, n = number >> _DAY_BITS, number & ((1 << _DAY_BITS) - 1)
+        return f"{self._days[day]}_{n}" if day else str(n)
+
+    def numbers_of(self, classes: Sequence[Any]) -> np.ndarray:
+        """Class numbers (M,) int64.
+
+        Raises:
+            InputError: a class that is not hashable, by index.
+        """
+        if len(self.names) > _MOST_CLASSES:
+            self._forget_classes()
+        try:
+            return np.fromiter(map(self.names.numbers.__getitem__, classes), dtype=np.int64, count=len(classes))
+        except KeyError:
+            return np.fromiter(map(self.names.number, classes), dtype=np.int64, count=len(classes))
+        except TypeError:
+            for index, det_class in enumerate(classes):
+                try:
+                    hash(det_class)
+                except TypeError:
+                    raise InputError(f"detection {index}: class {det_class!r} is not hashable") from None
+            raise
+
+    def advance(
+        self,
+        ltwh: np.ndarray,
+        confidence: np.ndarray,
+        class_ids: np.ndarray,
+        features: np.ndarray,
+        dt: float,
+        payload: Payload,
+        today: date | None = None,
+    ) -> None:
+        """Run one frame: `Tracker.step`, with the objects kept in step.
+
+        Args:
+            payload: what the detections carry.
+            today: the date of this frame, where ids are daily; None for the computer's.
+
+        Raises:
+            InputError: as `Tracker.step`. Nothing is changed.
+        """
+        before = self.today, self.store.counters[NEXT_ID]
+        if self.today is not None:
+            today = datetime.now().date() if today is None else today
+            if today != self.today:
+                self._begin_day(today)
+        try:
+            if self._hooked:
+                self._step_by_hooks(ltwh, confidence, class_ids, features, dt, payload)
+            else:
+                buried = self.step(ltwh, confidence, class_ids, features, dt)
+                if len(buried):
+                    self._part_with(buried)
+        except InputError:
+            self.today, self.store.counters[NEXT_ID] = before
+            raise
+        if payload or self._carried or self._track_class is not Track:
+            tracks = self._grown(payload)
+            if not self._hooked:
+                self._hand_over(tracks, payload)
+
+    def delete_all_tracks(self) -> None:
+        """Drop all tracks and count from 1 again. Tracks that callers hold keep their values."""
+        everyone = np.arange(len(self.store))
+        self._detach(self.store.take(everyone), everyone)
+        self._objects.clear()
+        self.store.clear()
+        self.store.counters[NEXT_ID] -= (self.store.counters[NEXT_ID] & ((1 << _DAY_BITS) - 1)) - 1
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything that the next frames depend on, as plain arrays; what is not numbers is JSON text in `meta`.
+
+        Raises:
+            InputError: a live track's class is not text, a number or a truth value.
+        """
+        state = self.store.state_dict()
+        names, class_id = ClassNames(), state["class_id"]
+        renumbered = class_id.copy()
+        for number in np.unique(class_id[class_id < NO_CLASS]).tolist():
+            det_class = self.names.name(number)
+            if not isinstance(det_class, (str, int, float, bool)):
+                raise InputError(f"class {det_class!r} cannot be saved: use text or numbers for classes")
+            renumbered[class_id == number] = names.number(det_class)
+        state["class_id"] = renumbered
+        meta = {
+            "format": _STATE_FORMAT,
+            "version": _STATE_VERSION,
+            "classes": names.objects,
+            "days": self._days,
+            "today": None if self.today is None else self.today.isoformat(),
+        }
+        return {"meta": np.array(json.dumps(meta)), **state}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state_dict` gave. Objects handed out before keep their values.
+
+        Raises:
+            InputError: not such a state, or one of another version. Nothing is changed.
+        """
+        try:
+            meta = json.loads(str(state["meta"]))
+            form, version = meta["format"], meta["version"]
+            today = None if meta["today"] is None else date.fromisoformat(meta["today"])
+            days, classes = [str(day) for day in meta["days"]], list(meta["classes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a saved tracker state ({error})") from error
+        if form != _STATE_FORMAT or version != _STATE_VERSION:
+            raise InputError(f"saved state is {form} {version}, this version reads {_STATE_FORMAT} {_STATE_VERSION}")
+        names = ClassNames()
+        for det_class in classes:
+            names.number(det_class)
+        loaded = TrackStore(capacity=1)
+        loaded.load_state_dict(state, self.settings.budget)
+        if loaded.rows.class_id.min(initial=NO_CLASS) < NO_CLASS - len(classes):
+            raise InputError("tracker state: a track has a class that is not listed")
+        everyone = np.arange(len(self.store))
+        self._detach(self.store.take(everyone), everyone)
+        self._objects.clear()
+        self.store, self.names, self.today, self._days = loaded, names, today, days
+
+    def _begin_day(self, today: date) -> None:
+        self.today = today
+        self._days.append(str(today))
+        self.store.counters[NEXT_ID] = ((len(self._days) - 1) << _DAY_BITS) + 1
+
+    def _step_by_hooks(
+        self,
+        ltwh: np.ndarray,
+        confidence: np.ndarray,
+        class_ids: np.ndarray,
+        features: np.ndarray,
+        dt: float,
+        payload: Payload,
+    ) -> None:
+        """`Tracker.step`, but through the methods that the caller's class overrides."""
+        complaint, blamed, frame = prepare(ltwh, confidence, class_ids, features, self.settings)
+        if complaint:
+            complain(complaint, blamed)
+        self.reserve(len(ltwh), features)
+        store, tracks = self.store, self._grown(Payload())
+        self.kf.dt = dt
+        for track in tracks:
+            track.predict(self.kf)
+        match = associate(store.rows, len(store), store.gallery, frame, features, dt, self.settings)
+        for track, place in zip(tracks, match, strict=True):
+            if place != NONE:
+                track.update(self.kf, self._detection(frame, place, features, payload))
+        for track, place in zip(tracks, match, strict=True):
+            if place == NONE:
+                track.mark_missed()
+        buried = bury(store.rows, store.counters)
+        self._part_with(buried)
+        first = len(store)
+        give_birth(store.rows, store.counters, store.gallery, frame, features, match, self.settings)
+        release_buried(store.rows, store.gallery, len(buried))
+        self._hand_over(self._grown(payload)[first:], payload)
+
+    def _detection(self, frame: Frame, place: int, features: np.ndarray, payload: Payload) -> Detection:
+        index = int(frame.index[place])
+        confidence = float(frame.confidence[place])
+        mask, others = payload.of(index)
+        return Detection(
+            ltwh=frame.ltwh[place],
+            confidence=None if np.isnan(confidence) else confidence,
+            feature=features[index] if len(features) else None,
+            class_name=self.names.name(int(frame.class_id[place])),
+            instance_mask=mask,
+            others=others,
+            index=index,
+        )
+
+    def _grown(self, payload: Payload) -> list[Track]:
+        """The objects of all live rows, those that were missing made now."""
+        for row in range(len(self._objects), len(self.store)):
+            self._objects.append(self._make(row, payload))
+        return self._objects
+
+    def _make(self, row: int, payload: Payload) -> Track:
+        lasting = (self.track_id(int(self.store.rows.id[row])), self.names, self.settings.n_init, self.settings.max_age)
+        track = Track.__new__(Track)
+        track._attach(self.store, row, *lasting)
+        if self._track_class is not Track:
+            track = self._construct(track, payload)
+            track._attach(self.store, row, *lasting)
+        track._feature_budget = self.settings.budget
+        return track
+
+    def _construct(self, plain: Track, payload: Payload) -> Track:
+        """An object of the caller's class for a row; what its constructor changes of the state is kept."""
+        index = int(self.store.rows.detection[plain._row])
+        mask, others = payload.of(index) if index >= 0 else (None, None)
+        track = self._track_class(
+            plain.mean,
+            plain.covariance,
+            plain.track_id,
+            self.settings.n_init,
+            int(self.settings.max_age),
+            feature=plain.get_feature(),
+            original_ltwh=plain.original_ltwh,
+            det_class=plain.det_class,
+            det_conf=plain.det_conf,
+            instance_mask=mask,
+            others=others,
+        )
+        untouched = make_rows(1)
+        untouched.mean[0], untouched.covariance[0] = plain.mean, blocks(plain.covariance)
+        for name in ("mean", "covariance", "state", "hits", "age", "time_since_update"):
+            value = getattr(track._store.rows, name)[0]
+            if not np.array_equal(value, getattr(untouched, name)[0]):
+                getattr(self.store.rows, name)[plain._row] = value
+        return track
+
+    def _hand_over(self, tracks: list[Track], payload: Payload) -> None:
+        """Give the tracks what their detections carry; those without a detection let go of what they had."""
+        detection = self.store.rows.detection
+        for track in tracks:
+            index = detection[track._row]
+            track._payload = payload.of(index) if index >= 0 else (None, None)
+        self._carried = bool(payload)
+
+    def _part_with(self, buried: np.ndarray) -> None:
+        """Let the objects of buried rows keep their values, and tell the others where theirs have gone."""
+        if len(buried) == 0 or not self._objects:
+            return
+        capacity = len(self.store.rows.id)
+        self._detach(self.store.take(capacity - 1 - np.arange(len(buried))), buried)
+        gone = set(buried.tolist())
+        self._objects = [track for row, track in enumerate(self._objects) if row not in gone]
+        for row, track in enumerate(self._objects):
+            track._row = row
+
+    def _detach(self, kept: TrackStore, places: np.ndarray) -> None:
+        """Point the objects of some rows, where there are any, to a store of their own."""
+        for k, row in enumerate(places):
+            if row < len(self._objects):
+                self._objects[row]._move(kept, k)
+
+    def _forget_classes(self) -> None:
+        """Keep only the classes that live tracks have. Objects of ended tracks keep the old names."""
+        names = ClassNames()
+        live = self.store.rows.class_id[: self.store.counters[LIVE]]
+        live[:] = [NO_CLASS if c == NO_CLASS else names.number(self.names.name(int(c))) for c in live]
+        self.names = names
+        for track in self._objects:
+            track._names = names
