@@ -110,8 +110,8 @@ class EdgeDeepSort:
 
         Args:
             raw_detections: `([left, top, width, height], confidence, class)` each, pixels, the class optional; or with
-                `polygon=True` three sequences `[polygons, classes, confidences]`, a polygon being `[x1, y1, x2, y2, …]`.
-                Boxes without area are left out, with all that belongs to them.
+                `polygon=True` three sequences `[polygons, classes, confidences]`, a polygon being
+                `[x1, y1, x2, y2, …]`. Boxes without area are left out, with all that belongs to them.
             embeds: a feature (D,) for each detection; computed from `frame` if None.
             frame: (H, W, 3) uint8 image, needed if `embeds` is None.
             today: the date of this frame, if ids are daily.
@@ -235,18 +235,19 @@ class EdgeDeepSort:
     ) -> np.ndarray:
         """Features (M, D) of the detections that will be used; those of the others stay zero."""
         assert self.embedder is not None
+        assert frame is not None
         no_features = self.tracker.no_features()
         complaint, blamed, used = prepare(ltwh, confidence, NO_CLASSES, no_features, self.tracker.settings)
         if complaint:
             complain(complaint, blamed)
-        if len(used.index) == 0:
+        if len(used.origin) == 0:
             return no_features
         features = np.zeros((len(ltwh), self.embedder.dimension), dtype=np.float32)
-        features[used.index] = self.embedder.embed(
+        features[used.origin] = self.embedder.embed(
             frame,
-            ltwh[used.index],
-            masks=None if masks is None else [masks[i] for i in used.index],
-            polygons=None if polygons is None else [polygons[i] for i in used.index],
+            ltwh[used.origin],
+            masks=None if masks is None else [masks[i] for i in used.origin],
+            polygons=None if polygons is None else [polygons[i] for i in used.origin],
         )
         return features
 
@@ -346,8 +347,8 @@ def _open_embedder(
 ) -> Embedder:
     """The embedder that the constructor's arguments describe, loaded and warmed up."""
     from edge_tracker.embedding.embedder import Embedder
-    from edge_tracker.embedding.models import model_of
+    from edge_tracker.embedding.models import model_name as name_of
 
     if isinstance(device, bool):
         device = "auto" if device else "cpu"
-    return Embedder(model_of(embedder, model_name) if weights is None else weights, device=device, bgr=bgr, half=half)
+    return Embedder(name_of(embedder, model_name) if weights is None else weights, device=device, bgr=bgr, half=half)

@@ -242,7 +242,7 @@ class ObjectTracker(Tracker):
         self._hand_over(self._grown(payload)[first:], payload)
 
     def _detection(self, frame: Frame, place: int, features: np.ndarray, payload: Payload) -> Detection:
-        index = int(frame.index[place])
+        index = int(frame.origin[place])
         confidence = float(frame.confidence[place])
         mask, others = payload.of(index)
         return Detection(

@@ -35,8 +35,8 @@ class TrackState(IntEnum):
 class ClassNames:
     """Numbers for the classes of detections, which may be any hashable objects.
 
-    A class that is a whole number from 0 up is its own number; None is NO_CLASS; all others count down from -2, and stand
-    in `objects` in that order.
+    A class that is a whole number from 0 up is its own number; None is NO_CLASS; all others count down from -2, and
+    stand in `objects` in that order.
     """
 
     def __init__(self) -> None:

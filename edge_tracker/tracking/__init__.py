@@ -1,0 +1,32 @@
+"""The algorithm: arrays in, arrays out. Needs NumPy and Numba only."""
+
+from __future__ import annotations
+
+
+def warmup() -> None:
+    """Compile everything that runs a frame, or load it from Numba's cache, so that no frame has to wait for it."""
+    import numpy as np
+
+    from edge_tracker.tracking import kalman, store
+    from edge_tracker.tracking import tracker as method
+
+    tracker = method.Tracker(n_init=1, max_age=1)
+    boxes = np.array([[0.0, 0.0, 10.0, 20.0], [4.0, 0.0, 10.0, 20.0]])
+    features = np.eye(2, dtype=np.float32)
+    confidence, classes = np.ones(2), np.zeros(2, dtype=np.int64)
+    for seen in (2, 2, 1, 0, 0):
+        tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
+    store.snapshot(tracker.store.rows, len(tracker.store))
+
+    # What tracks with methods of their own go through, one by one.
+    rows, counters, gallery = tracker.store.rows, tracker.store.counters, tracker.store.gallery
+    tracker.reserve(2, features)
+    _, _, frame = method.prepare(boxes, confidence, classes, features, tracker.settings)
+    match = method.associate(rows, len(tracker.store), gallery, frame, features, 1.0, tracker.settings)
+    method.give_birth(rows, counters, gallery, frame, features, match, tracker.settings)
+    store.predict_track(rows, 0, 1.0, 2.0)
+    store.correct_track(rows, 0, frame.xyah[0], 1)
+    store.miss_track(rows, 0, 1.0)
+    store.release_buried(rows, gallery, len(store.bury(rows, counters)))
+    tracker.store.add_feature(0, features[0], budget=1)
+    kalman.box(rows.mean[0])

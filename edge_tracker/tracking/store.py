@@ -336,9 +336,7 @@ class TrackStore:
         self.rows, self.gallery, self.counters = fresh.rows, fresh.gallery, fresh.counters
 
 
-def _checked(
-    state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: np.dtype
-) -> np.ndarray:
+def _checked(state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: np.dtype) -> np.ndarray:
     """One array of a saved state, of the shape (None: any) and type it must have."""
     array = state.get(name)
     if not isinstance(array, np.ndarray):

@@ -61,7 +61,7 @@ class Frame(NamedTuple):
     """The detections of one frame that the method works on, K of the caller's M.
 
     Attributes:
-        index: (K,) int64, place in the caller's order.
+        origin: (K,) int64, place in the caller's order.
         ltwh: (K, 4) float32.
         xyah: (K, 4) float64, rounded through float32 as in deep-sort-realtime.
         confidence: (K,) float64, NaN for unknown.
@@ -69,7 +69,7 @@ class Frame(NamedTuple):
         norm: (K,) float64, length of the feature, 0 for no appearance.
     """
 
-    index: np.ndarray
+    origin: np.ndarray
     ltwh: np.ndarray
     xyah: np.ndarray
     confidence: np.ndarray
@@ -203,7 +203,7 @@ def _similar_pairs(rows, group, gallery, frame, features, starts, columns, setti
     A pair whose track and detection are each alone in the other's gate needs no smallest distance: any gallery row near
     enough settles it.
     """
-    rivals = np.zeros(frame.index.shape[0], dtype=np.int64)
+    rivals = np.zeros(frame.origin.shape[0], dtype=np.int64)
     for e in range(columns.shape[0]):
         rivals[columns[e]] += 1
     costs = np.empty(columns.shape[0])
@@ -216,9 +216,11 @@ def _similar_pairs(rows, group, gallery, frame, features, starts, columns, setti
         for e in range(first, end):
             column = columns[e]
             if alone and rivals[column] == 1:
-                cost = 0.0 if within(gallery, last, features[frame.index[column]], frame.norm[column], limit) else np.inf
+                cost = (
+                    0.0 if within(gallery, last, features[frame.origin[column]], frame.norm[column], limit) else np.inf
+                )
             else:
-                cost = smallest_distance(gallery, last, features[frame.index[column]], frame.norm[column])
+                cost = smallest_distance(gallery, last, features[frame.origin[column]], frame.norm[column])
             if cost <= limit:
                 columns[kept] = column
                 costs[kept] = cost
@@ -282,7 +284,7 @@ def associate(rows, n, gallery, frame, features, dt, settings):  # type: ignore[
     Returns:
         (N,) int64, the place in `frame` of each track's detection, or -1.
     """
-    m = frame.index.shape[0]
+    m = frame.origin.shape[0]
     match = np.full(n, NONE)
     taken = np.zeros(m, dtype=np.bool_)
     if n == 0 or m == 0:
@@ -329,11 +331,11 @@ def associate(rows, n, gallery, frame, features, dt, settings):  # type: ignore[
 @jit
 def give_birth(rows, counters, gallery, frame, features, match, settings):  # type: ignore[no-untyped-def]
     """Start a track at every detection of a frame that no track was matched to, in detection order."""
-    taken = np.zeros(frame.index.shape[0], dtype=np.bool_)
+    taken = np.zeros(frame.origin.shape[0], dtype=np.bool_)
     for row in range(match.shape[0]):
         if match[row] != NONE:
             taken[match[row]] = True
-    for k in range(frame.index.shape[0]):
+    for k in range(frame.origin.shape[0]):
         if not taken[k]:
             row = counters[LIVE]
             start_track(rows, row, counters[NEXT_ID], frame.xyah[k])
@@ -345,7 +347,7 @@ def give_birth(rows, counters, gallery, frame, features, match, settings):  # ty
 @jit
 def note(rows, gallery, row, frame, k, features, settings):  # type: ignore[no-untyped-def]
     """`see` the k-th detection of a frame."""
-    index = frame.index[k]
+    index = frame.origin[k]
     # Where there are no features the norm is 0 and any vector will do.
     feature = features[index] if features.shape[0] > 0 else gallery.unit[0]
     see(

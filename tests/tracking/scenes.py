@@ -51,9 +51,10 @@ def crowd(
         visible = rng.random(objects) < seen
         if occlusions:
             lt, rb = centre - size / 2, centre + size / 2
-            both = np.clip(
-                np.minimum(rb[:, None], rb[None]) - np.maximum(lt[:, None], lt[None]), 0, None
-            ).prod(axis=2) / size.prod(axis=1)[:, None]
+            both = (
+                np.clip(np.minimum(rb[:, None], rb[None]) - np.maximum(lt[:, None], lt[None]), 0, None).prod(axis=2)
+                / size.prod(axis=1)[:, None]
+            )
             nearer = rb[None, :, 1] > rb[:, None, 1]
             visible &= ~((both > 0.5) & nearer).any(axis=1)
         who = np.flatnonzero(visible)
