@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Three = tuple[float, float, float]
 IMAGENET_MEAN: Three = (0.485, 0.456, 0.406)
 IMAGENET_STD: Three = (0.229, 0.224, 0.225)
+CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Three = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Weights:
         licence: of the weights, in a few words.
         sha256: of the published file, "" where it isn't known.
         sources: what it can be fetched from. Empty where there is nothing to fetch it from by itself.
-        others: names under which the same file is also found.
+        others: names that this file, or other weights of the network, are also published under.
     """
 
     file: str
@@ -90,15 +92,20 @@ class Detector:
 
 def _create_mobilenetv2() -> nn.Module:
     from export.networks.mobilenetv2 import MobileNetV2
+    from export.networks.randomise import calibrate, randomise
 
-    return MobileNetV2().eval()
+    network = MobileNetV2()
+    randomise(network)
+    calibrate(network, network, 96, 96)
+    return network
 
 
 def _load_mobilenetv2(path: Path) -> nn.Module:
-    import torch
+    from export.checkpoints import fill, load_checkpoint
+    from export.networks.mobilenetv2 import MobileNetV2
 
-    network = _create_mobilenetv2()
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    network = MobileNetV2()
+    fill(network, load_checkpoint(path).tensors, str(path))
     return network
 
 
@@ -141,7 +148,114 @@ YOLOV3_TINY = Detector(
     ),
 )
 
-MODELS: tuple[Embedder | Detector, ...] = (MOBILENETV2, YOLOV3_TINY)
+
+def _osnet(name: str, *files: str, alias: str = "") -> Embedder:
+    def create() -> nn.Module:
+        from export.networks import osnet
+
+        return osnet.create(name)
+
+    def load(path: Path) -> nn.Module:
+        from export.networks import osnet
+
+        return osnet.load(name, path)
+
+    return Embedder(
+        name=name,
+        aliases=(alias,) if alias else (),
+        network=f"OSNet ({name}), classifier removed",
+        create=create,
+        load=load,
+        weights=Weights(
+            file=files[0],
+            others=files[1:],
+            published="https://huggingface.co/kaiyangzhou/osnet",
+            licence="MIT (Torchreid); trained on data sets that are for research",
+        ),
+        height=256,
+        width=128,
+        dimension=512,
+        note="any checkpoint that Torchreid made for this network",
+    )
+
+
+_MSMT17 = "msmt17_combineall_256x128_amsgrad_ep150_stp60_lr0.0015_b64_fb10_softmax_labelsmooth_flip_jitter.pth"
+
+# Trained to re-identify persons where Torchreid publishes that; weights from ImageNet alone are found too, as the last.
+OSNETS = (
+    _osnet(
+        "osnet_ain_x1_0",
+        "osnet_ain_ms_d_c.pth.tar",
+        "osnet_ain_ms_d_c_wtsonly.pth",
+        "osnet_ain_x1_0_msmt17_256x128_amsgrad_ep50_lr0.0015_coslr_b64_fb10_softmax_labsmth_flip_jitter.pth",
+        "osnet_ain_x1_0_imagenet.pth",
+        alias="torchreid",
+    ),
+    _osnet("osnet_ain_x0_75", "osnet_ain_x0_75_imagenet.pyth"),
+    _osnet("osnet_ain_x0_5", "osnet_ain_x0_5_imagenet.pyth"),
+    _osnet("osnet_ain_x0_25", "osnet_ain_x0_25_imagenet.pyth"),
+    _osnet("osnet_ibn_x1_0", f"osnet_ibn_x1_0_{_MSMT17}", "osnet_ibn_ms_d_c.pth.tar", "osnet_ibn_x1_0_imagenet.pth"),
+    _osnet("osnet_x1_0", f"osnet_x1_0_{_MSMT17}", "osnet_ms_d_c.pth.tar", "osnet_x1_0_imagenet.pth"),
+    _osnet("osnet_x0_75", f"osnet_x0_75_{_MSMT17}", "osnet_x0_75_imagenet.pth"),
+    _osnet("osnet_x0_5", f"osnet_x0_5_{_MSMT17}", "osnet_x0_5_imagenet.pth"),
+    _osnet("osnet_x0_25", f"osnet_x0_25_{_MSMT17}", "osnet_x0_25_imagenet.pth"),
+)
+
+
+def _clip(network: str, kind: str, size: int, dimension: int, sha256: str) -> Embedder:
+    name = network.replace("/", "-")
+
+    def create() -> nn.Module:
+        from export.networks import clip
+
+        return clip.create(clip.CONFIGS[network])
+
+    def load(path: Path) -> nn.Module:
+        from export.networks import clip
+
+        return clip.load(path, network)
+
+    # OpenAI's addresses hold the file's hash.
+    place = f"clip/models/{sha256}/{name}.pt"
+    return Embedder(
+        name=f"clip_{name}",
+        aliases=(f"clip_{network}",) if name != network else (),
+        network=f"CLIP image encoder {network}, {kind}",
+        create=create,
+        load=load,
+        weights=Weights(
+            file=f"{name}.pt",
+            published="https://github.com/openai/CLIP",
+            licence="MIT (OpenAI)",
+            sha256=sha256,
+            sources=(
+                Url(f"https://openaipublic.azureedge.net/{place}"),
+                Url(f"https://openaipublic.blob.core.windows.net/{place}"),
+            ),
+        ),
+        height=size,
+        width=size,
+        dimension=dimension,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        # Not CLIP's own centre crop: `export.networks.clip` says why.
+        resize="stretch",
+        interpolation="cubic",
+        note="--resize center-crop gives the preprocessing that CLIP was published with",
+    )
+
+
+_RESNET, _VIT = "ResNet with attention pooling", "vision transformer"
+CLIPS = (
+    _clip("RN50", _RESNET, 224, 1024, "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
+    _clip("RN101", _RESNET, 224, 512, "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"),
+    _clip("RN50x4", _RESNET, 288, 640, "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd"),
+    _clip("RN50x16", _RESNET, 384, 768, "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"),
+    _clip("ViT-B/32", _VIT, 224, 512, "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    _clip("ViT-B/16", _VIT, 224, 512, "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+)
+
+MODELS: tuple[Embedder | Detector, ...] = (MOBILENETV2, *OSNETS, *CLIPS, YOLOV3_TINY)
 DEFAULT = ("mobilenetv2", "yolov3-tiny")
 
 

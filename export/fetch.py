@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,13 @@ def _run(command: list[str], folder: str | None = None) -> None:
         raise FetchError((complaints or process.stderr.splitlines() or ["failed"])[-1].strip())
 
 
+def _reason(error: Exception) -> str:
+    """An error in one line. What HTTP libraries wrap around the system's own words is left out."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    system = re.search(r"\[Errno -?\d+\] ([^\[\]()'\"]+)", text)
+    return system[1] if system else text
+
+
 def cache_folder() -> Path:
     """Where fetched files are kept."""
     return Path(platformdirs.user_cache_dir("edge-tracker"))
@@ -174,7 +182,7 @@ def fetch(name: str, sha256: str, sources: tuple[Source, ...], otherwise: str) -
         try:
             return Path(pooch.retrieve(source.address, f"sha256:{sha256}", name, folder, downloader=downloader))
         except (EdgeTrackerError, OSError, ValueError, LookupError, zipfile.BadZipFile, tarfile.TarError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = _reason(error)
             failures.append(f"{source.address}: {reason}")
             log.warning("could not fetch %s: %s", source.address, reason)
     raise FetchError(f"{name} could not be fetched. Tried " + "; ".join(failures) + f". {otherwise}")

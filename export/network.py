@@ -1,0 +1,196 @@
+"""What becomes an embedder: one of the known families, or a network that a user brings."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edge_tracker.errors import ModelError
+from edge_tracker.inference import load_model
+from edge_tracker.inference.manifest import ImageInput
+from edge_tracker.inference.model import signature
+from export import graph
+from export.families import IMAGENET_MEAN, IMAGENET_STD, Embedder, Three
+from export.weights import sha256, source_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture is made ready for a network.
+
+    Attributes:
+        height, width: pixels.
+        mean, std: normalisation on the 0..1 scale, in the order of `color`.
+        color: "RGB" or "BGR", the order of the network's channels.
+        resize, interpolation: see `edge_tracker.inference.manifest.ImageInput`.
+    """
+
+    height: int
+    width: int
+    mean: Three = IMAGENET_MEAN
+    std: Three = IMAGENET_STD
+    color: str = "RGB"
+    resize: str = "stretch"
+    interpolation: str = "linear"
+
+    @property
+    def image(self) -> ImageInput:
+        """The exported model's input: the graph does all but the resizing."""
+        return ImageInput(graph.INPUT, self.height, self.width, resize=self.resize, interpolation=self.interpolation)
+
+    @property
+    def planes(self) -> ImageInput:
+        """The network's own input, all done by the caller."""
+        return ImageInput(
+            graph.PLANES,
+            self.height,
+            self.width,
+            layout="NCHW",
+            dtype="float32",
+            color=self.color,
+            mean=_bytes(self.mean),
+            std=_bytes(self.std),
+            resize=self.resize,
+            interpolation=self.interpolation,
+        )
+
+    def words(self) -> str:
+        """What the graph does, for the manifest."""
+        order = "uint8 BGR to float RGB" if self.color == "RGB" else "uint8 to float"
+        return f"{order}, NHWC to NCHW, (pixel / 255 - {list(self.mean)}) / {list(self.std)}"
+
+
+def _bytes(values: Three) -> Three:
+    """From the 0..1 scale to 0..255."""
+    return (255 * values[0], 255 * values[1], 255 * values[2])
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is ready to be exported, and to be compared with.
+
+    Attributes:
+        name: stem of the files.
+        words: architecture, for the manifest.
+        prepare: how pictures are made ready.
+        to_onnx: the network as ONNX for an opset, without preprocessing.
+        run: the features (B, D) that the network itself gives, from prepared pictures (B, 3, H, W).
+        source: where it came from, for the manifest.
+    """
+
+    name: str
+    words: str
+    prepare: Preparation
+    to_onnx: Callable[[int], onnx.ModelProto]
+    run: Callable[[Array], Array]
+    source: dict[str, str] = field(default_factory=dict)
+
+
+def from_family(family: Embedder, weights: Path | None, resize: str | None = None) -> Network:
+    """One of the known networks.
+
+    Args:
+        family: which.
+        weights: its weights; None for random ones.
+        resize: to bring crops to size in another way than the family's own.
+
+    Raises:
+        ModelError: the file does not hold this network's weights.
+    """
+    prepare = Preparation(
+        family.height,
+        family.width,
+        family.mean,
+        family.std,
+        resize=resize or family.resize,
+        interpolation=family.interpolation,
+    )
+    module = family.create() if weights is None else family.load(weights)
+    source = {"weights": "random: for tests and timings only"} if weights is None else source_of(family, weights)
+    return _of_torch(family.name, family.network, prepare, module, source)
+
+
+def from_function(where: str, name: str, prepare: Preparation) -> Network:
+    """A user's own torch network.
+
+    Args:
+        where: "module:function"; the function takes nothing and returns the network with its weights. The current
+            folder is searched for the module, too.
+        name: to call it by.
+        prepare: how pictures are made ready.
+
+    Raises:
+        ModelError: there is no such function, it fails, or what it returns is no torch network.
+    """
+    import torch
+
+    module_name, _, function_name = where.partition(":")
+    sys.path.insert(0, "")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"{where}: no such function ({error})") from error
+    finally:
+        sys.path.remove("")
+    module = function()
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(f"{where}: returns a {type(module).__name__}, not a torch.nn.Module")
+    return _of_torch(name, type(module).__name__, prepare, module.eval(), {"function": where})
+
+
+def from_onnx(path: Path, name: str, prepare: Preparation) -> Network:
+    """A user's own network as an ONNX file with one input (B, 3, H, W) float32 and one output (B, D).
+
+    Raises:
+        ModelError: it can't be read, or takes or gives something else.
+    """
+    model = load_model(path, device="cpu")
+    takes, gives = model.inputs, model.outputs
+    height, width = prepare.height, prepare.width
+    fits = len(takes) == 1 and len(gives) == 1 and takes[0].dtype == np.float32 and len(gives[0].shape) == 2
+    if not fits or len(takes[0].shape) != 4 or takes[0].shape[1] != 3:
+        raise ModelError(
+            f"{path}: an embedder has one input (batch, 3, height, width) float32 and one output (batch, dimension); "
+            f"this file has {signature(takes, gives)}"
+        )
+    if any(is_ not in (None, wanted) for is_, wanted in zip(takes[0].shape[2:], (height, width), strict=True)):
+        raise ModelError(f"{path}: takes pictures of another size than {height}x{width}: {signature(takes, gives)}")
+    batch = takes[0].shape[0]
+
+    def run(planes: Array) -> Array:
+        step = batch or len(planes)
+        rows = np.concatenate([planes, np.zeros((-len(planes) % step, *planes.shape[1:]), np.float32)])
+        parts = [model.run({takes[0].name: rows[i : i + step]})[0] for i in range(0, len(rows), step)]
+        return np.concatenate(parts)[: len(planes)]
+
+    return Network(
+        name, f"from {path.name}", prepare, lambda _: onnx.load(path), run, {"file": path.name, "sha256": sha256(path)}
+    )
+
+
+def _of_torch(name: str, words: str, prepare: Preparation, module: nn.Module, source: dict[str, str]) -> Network:
+    import torch
+
+    def run(planes: Array) -> Array:
+        with torch.inference_mode():
+            features = module(torch.from_numpy(planes))
+        if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(planes):
+            given = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+            raise ModelError(f"{name}: an embedder gives features (batch, dimension), this network {given}")
+        return features.numpy()
+
+    size = (prepare.height, prepare.width)
+    return Network(name, words, prepare, lambda opset: graph.from_torch(module, size, opset), run, source)

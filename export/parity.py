@@ -1,0 +1,147 @@
+"""The gate: an exported model is compared with what it came from, and is written only if it does the same.
+
+An FP32 file is compared with the network itself (in torch, or for the detector in NumPy), FP16 and INT8 files with that
+network, too, and their tracks with those of the FP32 file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_tracker import EdgeDeepSort
+from edge_tracker.detection import Detections
+from edge_tracker.errors import EdgeTrackerError
+from export.samples import Array, Boxes
+
+Figures = dict[str, float]
+
+# What each figure must reach. The other figures are for the record.
+LEAST: dict[str, dict[str, float]] = {
+    "fp32": {"min_cosine": 0.99999, "same_neighbour": 1.0},
+    "fp16": {"min_cosine": 0.999, "same_neighbour": 0.98, "same_ids": 0.99, "same_detections": 0.98},
+    "int8": {"min_cosine": 0.99, "same_neighbour": 0.98, "same_ids": 0.99},
+}
+MOST: dict[str, dict[str, float]] = {"fp32": {"max_box_error": 0.01, "max_score_error": 1e-4}, "fp16": {}, "int8": {}}
+
+WORDS = {
+    "min_cosine": "cosine of the features, the least",
+    "same_neighbour": "share of crops with the same nearest neighbour",
+    "same_ids": "share of boxes with the same track ids as FP32",
+    "same_detections": "share of detections that FP32 makes, too",
+    "max_box_error": "error of a box in pixels, the largest",
+    "max_score_error": "error of a score, the largest",
+}
+
+
+class ParityError(EdgeTrackerError):
+    """An exported model that does not do what its source does. Nothing was written."""
+
+
+def enforce(figures: Figures, precision: str, name: str) -> None:
+    """Let a model pass, or not.
+
+    Raises:
+        ParityError: some figures fall short; names each, what it is and what it must be.
+    """
+    short = [
+        f"{WORDS[key]}, is {figures[key]:.6g}, at {sign} {limit:.6g} is needed"
+        for limits, sign, worse in ((LEAST, "least", -1), (MOST, "most", 1))
+        for key, limit in limits[precision].items()
+        # A figure that is no number has failed.
+        if key in figures and not (figures[key] - limit) * worse <= 0
+    ]
+    if short:
+        raise ParityError(f"{name} {precision} does not match its source: {'; '.join(short)}. Nothing was written")
+
+
+def compare_features(source: Array, given: Array, crops: int) -> Figures:
+    """Figures of an embedder.
+
+    Args:
+        source: (M, D), from the network.
+        given: (M, D), from the file.
+        crops: how many of the rows, from the first on, are real crops: neighbours are sought among these.
+    """
+    if source.shape != given.shape:
+        raise ParityError(f"the file gives features {given.shape}, its source {source.shape}")
+    unit, other = _unit(source), _unit(given)
+    neighbours = [_neighbours(rows[:crops]) for rows in (unit, other)]
+    return {
+        "min_cosine": float((unit * other).sum(axis=1).min()),
+        "max_error": float(np.abs(source - given).max()),
+        "same_neighbour": float((neighbours[0] == neighbours[1]).mean()),
+    }
+
+
+def _unit(rows: Array) -> npt.NDArray[np.float64]:
+    wide = rows.astype(np.float64)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+
+
+def _neighbours(unit: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    likeness = unit @ unit.T
+    np.fill_diagonal(likeness, -np.inf)
+    return likeness.argmax(axis=1)
+
+
+def track(frames: Sequence[Boxes], features: Array) -> dict[tuple[int, int], int]:
+    """Follow the objects of a video by their features.
+
+    Returns:
+        The track id of each detection that belongs to a confirmed track, by frame and number in the frame.
+    """
+    tracker = EdgeDeepSort(embedder=None)
+    ids = {}
+    start = 0
+    for number, boxes in enumerate(frames):
+        end = start + len(boxes.ltwh)
+        found = tracker.update(boxes.ltwh, boxes.confidence, boxes.class_id, features[start:end])
+        start = end
+        here = found.confirmed & (found.detection >= 0)
+        ids.update({(number, int(d)): int(i) for d, i in zip(found.detection[here], found.ids[here], strict=True)})
+    return ids
+
+
+def same_ids(one: dict[tuple[int, int], int], other: dict[tuple[int, int], int]) -> float:
+    """Share of detections that have the same track in both, up to one renaming of the tracks."""
+    pairs = Counter((track, other[place]) for place, track in one.items() if place in other)
+    left: set[int] = set()
+    right: set[int] = set()
+    agreed = 0
+    for (a, b), count in pairs.most_common():
+        if a not in left and b not in right:
+            left.add(a)
+            right.add(b)
+            agreed += count
+    return agreed / max(len(one), len(other), 1)
+
+
+def same_detections(one: Sequence[Detections], other: Sequence[Detections], iou: float = 0.9) -> float:
+    """Share of detections, frame by frame, that both have: the same class, and boxes that overlap by `iou`."""
+    agreed = total = 0
+    for a, b in zip(one, other, strict=True):
+        total += max(len(a), len(b))
+        free = list(range(len(b)))
+        for i in range(len(a)):
+            for j in free:
+                if a.class_id[i] == b.class_id[j] and _iou(a.ltwh[i], b.ltwh[j]) >= iou:
+                    free.remove(j)
+                    agreed += 1
+                    break
+    return agreed / max(total, 1)
+
+
+def _iou(a: Array, b: Array) -> float:
+    size = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.maximum(size, 0)))
+    return shared / (float(np.prod(a[2:]) + np.prod(b[2:])) - shared)
+
+
+def compare_boxes(source: Sequence[Array], given: Sequence[Array]) -> Figures:
+    """Figures of a detector, from its raw outputs (N, 85) per picture."""
+    errors = np.abs(np.stack(source) - np.stack(given))
+    return {"max_box_error": float(errors[..., :4].max()), "max_score_error": float(errors[..., 4:].max())}

@@ -1,0 +1,67 @@
+"""Where the weights of a network are: given, lying in a folder, or to be fetched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edge_tracker.errors import ModelError
+from export.families import Detector, Embedder
+from export.fetch import fetch
+
+FOLDER = Path("weights")
+
+
+def locate(model: Embedder | Detector, given: Mapping[str, Path], folders: Sequence[Path]) -> Path:
+    """The weights file of a model.
+
+    Args:
+        model: whose weights.
+        given: files that the user named, by model name.
+        folders: where to look for the published file names, before `./weights`. Then the file is fetched, if a source
+            is known.
+
+    Raises:
+        ModelError: they are nowhere; says what the file is, where it is published, and how to point to it.
+        FetchError: none of its sources gave it.
+    """
+    if model.name in given:
+        path = given[model.name]
+        if not path.is_file():
+            raise ModelError(f"{path}: no such weights file (given for {model.name})")
+        return path
+    weights = model.weights
+    places = [*folders, FOLDER]
+    names = (weights.file, *weights.others)
+    for candidate in (folder / name for folder in places for name in names):
+        if candidate.is_file():
+            return candidate
+    option = f"--weights {model.name}=PATH"
+    if weights.sources:
+        return fetch(weights.file, weights.sha256, weights.sources, f"Get it by hand and pass it with {option}")
+    checksum = f" (SHA-256 {weights.sha256})" if weights.sha256 else ""
+    raise ModelError(
+        f"{model.name}: no weights. They are the file {' or '.join(names)}{checksum}, published at "
+        f"{weights.published}. Pass it with {option}, or put it into {' or '.join(map(str, places))}"
+    )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def source_of(model: Embedder | Detector, path: Path) -> dict[str, str]:
+    """What a manifest says about where the weights came from."""
+    checksum = sha256(path)
+    source = {"file": path.name, "sha256": checksum}
+    if model.weights.sha256 in ("", checksum):
+        source |= {"published": model.weights.published, "licence": model.weights.licence}
+    else:
+        source["published"] = f"not the published {model.weights.file}"
+    return source
