@@ -237,7 +237,7 @@ class ObjectTracker(Tracker):
         buried = bury(store.rows, store.counters)
         self._part_with(buried)
         first = len(store)
-        give_birth(store.rows, store.counters, store.gallery, frame, features, match, self.settings)
+        give_birth(store.rows, store.counters, store.gallery, frame, features, match, self.settings.budget)
         release_buried(store.rows, store.gallery, len(buried))
         self._hand_over(self._grown(payload)[first:], payload)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_tracker.tracking import kalman
+from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.kalman import KalmanFilter
 from edge_tracker.tracking.store import (
     CONFIRMED,
@@ -17,11 +18,14 @@ from edge_tracker.tracking.store import (
     NO_DETECTION,
     TENTATIVE,
     TrackStore,
-    correct_track,
-    miss_track,
-    predict_track,
+    predict_tracks,
+    settle_tracks,
     whole,
 )
+
+# What `settle_tracks` takes for a single track.
+MATCHED, MISSED = np.array([0]), np.array([NONE])
+NO_MEASUREMENT = np.empty((0, 4))
 
 
 class TrackState(IntEnum):
@@ -287,7 +291,7 @@ class Track:
             original = self.original_ltwh
             if original is not None or orig_strict:
                 return original
-        return np.array(kalman.box(self._store.rows.mean[self._row]))
+        return np.array(kalman.box(self._store.rows.mean, self._row))
 
     def to_ltrb(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
         """The box as (4,) left, top, right, bottom, pixels. Arguments as for `to_ltwh`."""
@@ -324,16 +328,19 @@ class Track:
 
     def predict(self, kf: KalmanFilter) -> None:
         """Move ahead by `kf.dt` frames."""
-        predict_track(self._store.rows, self._row, kf.dt, self._max_age + 1)
+        predict_tracks(self._store.rows, self._row, self._row + 1, kf.dt, self._max_age + 1)
 
     def update(self, kf: KalmanFilter, detection: Detection) -> None:
         """Take this frame's detection in: correct the state, keep its appearance, confirm after `n_init` hits."""
-        correct_track(self._store.rows, self._row, detection.to_xyah().astype(np.float64), self._n_init)
+        self._settle(MATCHED, detection.to_xyah().astype(np.float64)[None])
         self._see(detection)
 
     def mark_missed(self) -> None:
         """Note that no detection was matched: a tentative track ends, a confirmed one after `max_age` frames."""
-        miss_track(self._store.rows, self._row, self._max_age)
+        self._settle(MISSED, NO_MEASUREMENT)
+
+    def _settle(self, match: np.ndarray, measurements: np.ndarray) -> None:
+        settle_tracks(self._store.rows, self._row, match, measurements, self._n_init, self._max_age)
 
     def _see(self, detection: Detection) -> None:
         rows, row = self._store.rows, self._row

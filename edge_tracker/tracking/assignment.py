@@ -16,14 +16,19 @@ NONE = -1
 
 
 @jit
-def iou(a, b):  # type: ignore[no-untyped-def]
-    """Intersection over union of two boxes (4,) ltwh, 0 where they do not meet."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+def iou(box, boxes, k):  # type: ignore[no-untyped-def]
+    """Intersection over union of a box and the k-th of others, both left, top, width, height; 0 where they are apart.
+
+    Args:
+        box: 4 numbers.
+        boxes: (K, 4).
+    """
+    width = min(box[0] + box[2], boxes[k, 0] + boxes[k, 2]) - max(box[0], boxes[k, 0])
+    height = min(box[1] + box[3], boxes[k, 1] + boxes[k, 3]) - max(box[1], boxes[k, 1])
     if width <= 0.0 or height <= 0.0:
         return 0.0
     both = width * height
-    return both / (a[2] * a[3] + b[2] * b[3] - both)
+    return both / (box[2] * box[3] + boxes[k, 2] * boxes[k, 3] - both)
 
 
 @jit
@@ -115,7 +120,7 @@ def match_pairs(starts, columns, costs, n_columns, forbidden):  # type: ignore[n
     Args:
         starts: (R + 1,) int64: the pairs of row r are starts[r] .. starts[r + 1] of the next two.
         columns: (E,) int64.
-        costs: (E,) float64, all below `forbidden`.
+        costs: (E,) float64; a pair whose cost is not below `forbidden` is none.
         n_columns: C.
         forbidden: cost of leaving a row and a column apart.
 
@@ -132,7 +137,8 @@ def match_pairs(starts, columns, costs, n_columns, forbidden):  # type: ignore[n
     for row in range(n_rows):
         degree = starts[row + 1] - starts[row]
         if degree == 1 and column_starts[columns[starts[row]] + 1] == 1:
-            matched[row] = columns[starts[row]]
+            if costs[starts[row]] < forbidden:
+                matched[row] = columns[starts[row]]
         elif degree > 0:
             competing += 1
     if competing == 0:

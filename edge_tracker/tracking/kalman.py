@@ -35,100 +35,97 @@ def _std(weight, height, single):  # type: ignore[no-untyped-def]
 
 
 @jit
-def start(mean, covariance, measurement):  # type: ignore[no-untyped-def]
+def start(means, covariances, row, measurements, k):  # type: ignore[no-untyped-def]
     """Begin a track at a measurement, at rest.
 
     Args:
-        mean (8,), covariance (4, 3): written.
-        measurement (4,): x, y, a, h.
+        means (C, 8), covariances (C, 4, 3): written at `row`.
+        measurements: (K, 4) x, y, a, h, of which the k-th.
     """
-    height = measurement[3]
-    for k in range(4):
-        position = ASPECT_STD if k == ASPECT else _std(2 * POSITION_WEIGHT, height, True)
-        velocity = ASPECT_VELOCITY_STD if k == ASPECT else _std(10 * VELOCITY_WEIGHT, height, True)
-        mean[k] = measurement[k]
-        mean[k + 4] = 0.0
-        covariance[k, 0] = position * position
-        covariance[k, 1] = 0.0
-        covariance[k, 2] = velocity * velocity
+    height = measurements[k, 3]
+    for i in range(4):
+        position = ASPECT_STD if i == ASPECT else _std(2 * POSITION_WEIGHT, height, True)
+        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(10 * VELOCITY_WEIGHT, height, True)
+        means[row, i] = measurements[k, i]
+        means[row, i + 4] = 0.0
+        covariances[row, i, 0] = position * position
+        covariances[row, i, 1] = 0.0
+        covariances[row, i, 2] = velocity * velocity
 
 
 @jit
-def _step(mean, covariance, dt):  # type: ignore[no-untyped-def]
+def _step(means, covariances, row, dt):  # type: ignore[no-untyped-def]
     """One predict step of at most one frame; `dt == 1` is DeepSORT's own arithmetic, to the bit."""
-    height = mean[3]
-    newborn = covariance[3, 1] == 0.0
-    for k in range(4):
-        position = ASPECT_STD if k == ASPECT else _std(POSITION_WEIGHT, height, newborn)
-        velocity = ASPECT_VELOCITY_STD if k == ASPECT else _std(VELOCITY_WEIGHT, height, newborn)
-        p, c, v = covariance[k, 0], covariance[k, 1], covariance[k, 2]
-        covariance[k, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
-        covariance[k, 1] = c + dt * v
-        covariance[k, 2] = v + dt * velocity * velocity
-        mean[k] += dt * mean[k + 4]
+    height = means[row, 3]
+    newborn = covariances[row, 3, 1] == 0.0
+    for i in range(4):
+        position = ASPECT_STD if i == ASPECT else _std(POSITION_WEIGHT, height, newborn)
+        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(VELOCITY_WEIGHT, height, newborn)
+        p, c, v = covariances[row, i, 0], covariances[row, i, 1], covariances[row, i, 2]
+        covariances[row, i, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
+        covariances[row, i, 1] = c + dt * v
+        covariances[row, i, 2] = v + dt * velocity * velocity
+        means[row, i] += dt * means[row, i + 4]
 
 
 @jit
-def predict(mean, covariance, dt, longest):  # type: ignore[no-untyped-def]
+def predict(means, covariances, row, dt, longest):  # type: ignore[no-untyped-def]
     """Move one track ahead by `dt` frames: whole frames one by one, then the fraction that is left.
 
     So `dt=3` is exactly what three frames without a detection do.
 
     Args:
-        mean (8,), covariance (4, 3): changed in place.
+        means (C, 8), covariances (C, 4, 3): changed at `row`.
         dt: frames, greater than 0.
         longest: steps after which the track is dead anyway, and moving it further is of no use.
     """
     whole = int(min(np.floor(dt), longest))
     for _ in range(whole):
-        _step(mean, covariance, 1.0)
+        _step(means, covariances, row, 1.0)
     fraction = dt - np.floor(dt)
     if fraction > 0.0 and whole < longest:
-        _step(mean, covariance, fraction)
+        _step(means, covariances, row, fraction)
 
 
 @jit
-def innovation_variance(mean, covariance, k):  # type: ignore[no-untyped-def]
-    """Variance of measured minus predicted for coordinate k: state variance plus measurement noise."""
-    noise = ASPECT_MEASUREMENT_STD if k == ASPECT else POSITION_WEIGHT * mean[3]
-    return covariance[k, 0] + noise * noise
+def innovation_variance(means, covariances, row, i):  # type: ignore[no-untyped-def]
+    """Variance of measured minus predicted for coordinate i: state variance plus measurement noise."""
+    noise = ASPECT_MEASUREMENT_STD if i == ASPECT else POSITION_WEIGHT * means[row, 3]
+    return covariances[row, i, 0] + noise * noise
 
 
 @jit
-def update(mean, covariance, measurement):  # type: ignore[no-untyped-def]
+def update(means, covariances, row, measurements, k):  # type: ignore[no-untyped-def]
     """Correct one predicted track by its measurement.
 
     Args:
-        mean (8,), covariance (4, 3): changed in place.
-        measurement (4,): x, y, a, h.
+        means (C, 8), covariances (C, 4, 3): changed at `row`.
+        measurements: (K, 4) x, y, a, h, of which the k-th.
     """
-    variances = (
-        innovation_variance(mean, covariance, 0),
-        innovation_variance(mean, covariance, 1),
-        innovation_variance(mean, covariance, 2),
-        innovation_variance(mean, covariance, 3),
-    )
-    for k in range(4):
-        p, c, v = covariance[k, 0], covariance[k, 1], covariance[k, 2]
-        gain, velocity_gain = p / variances[k], c / variances[k]
-        innovation = measurement[k] - mean[k]
-        mean[k] += gain * innovation
-        mean[k + 4] += velocity_gain * innovation
-        covariance[k, 0] = p - gain * p
-        covariance[k, 1] = c - gain * c
-        covariance[k, 2] = v - velocity_gain * c
+    noise = POSITION_WEIGHT * means[row, 3]  # of the predicted height, which the loop corrects
+    for i in range(4):
+        p, c, v = covariances[row, i, 0], covariances[row, i, 1], covariances[row, i, 2]
+        std = ASPECT_MEASUREMENT_STD if i == ASPECT else noise
+        variance = p + std * std
+        gain, velocity_gain = p / variance, c / variance
+        innovation = measurements[k, i] - means[row, i]
+        means[row, i] += gain * innovation
+        means[row, i + 4] += velocity_gain * innovation
+        covariances[row, i, 0] = p - gain * p
+        covariances[row, i, 1] = c - gain * c
+        covariances[row, i, 2] = v - velocity_gain * c
 
 
 @jit
-def box(mean):  # type: ignore[no-untyped-def]
-    """Left, top, width, height of a state's mean (8,).
+def box(means, row):  # type: ignore[no-untyped-def]
+    """Left, top, width, height of a state's mean, `row` of (C, 8).
 
     A height or aspect ratio that shrank past zero while there were no detections stays so in the state, as in
     deep-sort-realtime, but no box has a negative side.
     """
-    height = max(mean[3], 0.0)
-    width = max(mean[2], 0.0) * height
-    return mean[0] - width / 2, mean[1] - height / 2, width, height
+    height = max(means[row, 3], 0.0)
+    width = max(means[row, 2], 0.0) * height
+    return means[row, 0] - width / 2, means[row, 1] - height / 2, width, height
 
 
 def dense(covariance: np.ndarray) -> np.ndarray:
@@ -171,9 +168,9 @@ class KalmanFilter:
 
     def initiate(self, measurement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (8,) and covariance (8, 8) of a new track at a measurement (4,) xyah."""
-        mean, covariance = np.empty(8), np.empty((4, 3))
-        start(mean, covariance, np.asarray(measurement, dtype=np.float64))
-        return mean, dense(covariance)
+        means, covariances = np.empty((1, 8)), np.empty((1, 4, 3))
+        start(means, covariances, 0, np.asarray(measurement, dtype=np.float64)[None], 0)
+        return means[0], dense(covariances[0])
 
     def predict(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """State `dt` frames later.
@@ -181,9 +178,9 @@ class KalmanFilter:
         Raises:
             ValueError: the covariance couples coordinates.
         """
-        mean, parts = np.array(mean, dtype=np.float64), blocks(covariance)
-        predict(mean, parts, self.dt, 10_000)
-        return mean, dense(parts)
+        means, covariances = _alone(mean, covariance)
+        predict(means, covariances, 0, self.dt, 10_000)
+        return means[0], dense(covariances[0])
 
     def project(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected measurement (4,) and its covariance (4, 4).
@@ -191,8 +188,8 @@ class KalmanFilter:
         Raises:
             ValueError: the covariance couples coordinates.
         """
-        mean, parts = np.array(mean, dtype=np.float64), blocks(covariance)
-        return mean[:4], np.diag([innovation_variance(mean, parts, k) for k in range(4)])
+        means, covariances = _alone(mean, covariance)
+        return means[0, :4], np.diag([innovation_variance(means, covariances, 0, i) for i in range(4)])
 
     def update(
         self, mean: np.ndarray, covariance: np.ndarray, measurement: np.ndarray
@@ -202,9 +199,9 @@ class KalmanFilter:
         Raises:
             ValueError: the covariance couples coordinates.
         """
-        mean, parts = np.array(mean, dtype=np.float64), blocks(covariance)
-        update(mean, parts, np.asarray(measurement, dtype=np.float64))
-        return mean, dense(parts)
+        means, covariances = _alone(mean, covariance)
+        update(means, covariances, 0, np.asarray(measurement, dtype=np.float64)[None], 0)
+        return means[0], dense(covariances[0])
 
     def gating_distance(
         self, mean: np.ndarray, covariance: np.ndarray, measurements: np.ndarray, only_position: bool = False
@@ -218,3 +215,8 @@ class KalmanFilter:
         used = slice(0, 2 if only_position else 4)
         residual = (np.asarray(measurements, dtype=np.float64) - expected)[:, used]
         return (residual**2 / np.diag(variance)[used]).sum(axis=1)
+
+
+def _alone(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One dense state as arrays of one row."""
+    return np.array(mean, dtype=np.float64).reshape(1, 8), blocks(covariance)[None]

@@ -9,7 +9,8 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 from edge_tracker.tracking import kalman
-from edge_tracker.tracking.appearance import NO_ROW, append, chain, feature_norm, make_gallery, release
+from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append, chain, feature_norm, make_gallery, release
+from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.jit import jit
 
 TENTATIVE, CONFIRMED, DELETED = 1, 2, 3
@@ -36,7 +37,7 @@ class Rows(NamedTuple):
         confidence: (C,) float64 of this frame's detection, NaN without one.
         ltwh: (C, 4) float32, box of the detection last matched.
         detection: (C,) int64, index of this frame's detection, NO_DETECTION without one.
-        newest: (C,) int32, newest row in the gallery, NO_ROW for none.
+        newest, oldest: (C,) int32, ends of the gallery (see `tracking.appearance`), NO_ROW for none.
         features: (C,) int32, rows in the gallery.
     """
 
@@ -52,6 +53,7 @@ class Rows(NamedTuple):
     ltwh: np.ndarray
     detection: np.ndarray
     newest: np.ndarray
+    oldest: np.ndarray
     features: np.ndarray
 
 
@@ -70,84 +72,83 @@ def make_rows(capacity: int) -> Rows:
         ltwh=np.zeros((capacity, 4), dtype=np.float32),
         detection=np.full(capacity, NO_DETECTION, dtype=np.int64),
         newest=np.full(capacity, NO_ROW, dtype=np.int32),
+        oldest=np.full(capacity, NO_ROW, dtype=np.int32),
         features=np.zeros(capacity, dtype=np.int32),
     )
 
 
-@jit
-def copy_row(rows, source, target):  # type: ignore[no-untyped-def]
-    """Copy one track's row over another."""
-    rows.mean[target] = rows.mean[source]
-    rows.covariance[target] = rows.covariance[source]
-    rows.id[target] = rows.id[source]
-    rows.state[target] = rows.state[source]
-    rows.hits[target] = rows.hits[source]
-    rows.age[target] = rows.age[source]
-    rows.time_since_update[target] = rows.time_since_update[source]
-    rows.class_id[target] = rows.class_id[source]
-    rows.confidence[target] = rows.confidence[source]
-    rows.ltwh[target] = rows.ltwh[source]
-    rows.detection[target] = rows.detection[source]
-    rows.newest[target] = rows.newest[source]
-    rows.features[target] = rows.features[source]
+# The functions below take the whole table and loop over it inside: passing it on row by row costs more than the work.
 
 
 @jit
-def start_track(rows, row, track_id, measurement):  # type: ignore[no-untyped-def]
-    """Make a row a new tentative track at a measurement (4,) xyah."""
-    kalman.start(rows.mean[row], rows.covariance[row], measurement)
-    rows.id[row] = track_id
-    rows.state[row] = TENTATIVE
-    rows.hits[row] = 1
-    rows.age[row] = 1.0
-    rows.time_since_update[row] = 0.0
-    rows.newest[row] = NO_ROW
-    rows.features[row] = 0
+def predict_tracks(rows, first, last, dt, longest):  # type: ignore[no-untyped-def]
+    """Move rows first .. last ahead by `dt` frames; they have no detection until they are matched."""
+    mean, covariance, age, since = rows.mean, rows.covariance, rows.age, rows.time_since_update
+    detection, confidence = rows.detection, rows.confidence
+    for row in range(first, last):
+        kalman.predict(mean, covariance, row, dt, longest)
+        age[row] += dt
+        since[row] += dt
+        detection[row] = NO_DETECTION
+        confidence[row] = np.nan
 
 
 @jit
-def predict_track(rows, row, dt, longest):  # type: ignore[no-untyped-def]
-    """Move a row ahead by `dt` frames; it has no detection until it is matched."""
-    kalman.predict(rows.mean[row], rows.covariance[row], dt, longest)
-    rows.age[row] += dt
-    rows.time_since_update[row] += dt
-    rows.detection[row] = NO_DETECTION
-    rows.confidence[row] = np.nan
+def settle_tracks(rows, first, match, measurements, n_init, max_age):  # type: ignore[no-untyped-def]
+    """Correct the rows that were matched, mark the others as missed.
 
-
-@jit
-def correct_track(rows, row, measurement, n_init):  # type: ignore[no-untyped-def]
-    """Correct a row by its measurement (4,) xyah and confirm it once it has `n_init` hits."""
-    kalman.update(rows.mean[row], rows.covariance[row], measurement)
-    rows.hits[row] += 1
-    rows.time_since_update[row] = 0.0
-    if rows.state[row] == TENTATIVE and rows.hits[row] >= n_init:
-        rows.state[row] = CONFIRMED
-
-
-@jit
-def see(rows, gallery, row, index, box, confidence, class_id, feature, norm, budget):  # type: ignore[no-untyped-def]
-    """Note on a row the detection that it was matched to, and how it looked.
+    A tentative track is confirmed by its `n_init`-th hit and dies of a miss, a confirmed one after `max_age` frames.
 
     Args:
-        index: of the detection in the caller's order.
-        box: (4,) ltwh float32.
-        confidence: NaN for unknown.
-        feature, norm: (D,) float32 and its length; a length of 0 stands for no appearance and is not kept.
+        first: the row that `match` begins with.
+        match: (n,) int64, which of the measurements each row got, NONE for none.
+        measurements: (K, 4) float64 xyah.
     """
-    rows.detection[row] = index
-    rows.ltwh[row] = box
-    rows.confidence[row] = confidence
-    rows.class_id[row] = class_id
-    if norm > 0.0:
-        append(gallery, rows.newest, rows.features, row, feature, norm, budget)
+    mean, covariance, hits, since, state = rows.mean, rows.covariance, rows.hits, rows.time_since_update, rows.state
+    for k in range(match.shape[0]):
+        row = first + k
+        if match[k] != NONE:
+            kalman.update(mean, covariance, row, measurements, match[k])
+            hits[row] += 1
+            since[row] = 0.0
+            if state[row] == TENTATIVE and hits[row] >= n_init:
+                state[row] = CONFIRMED
+        elif state[row] == TENTATIVE or since[row] > max_age:
+            state[row] = DELETED
 
 
 @jit
-def miss_track(rows, row, max_age):  # type: ignore[no-untyped-def]
-    """Mark a row as missed: a tentative track dies of it, a confirmed one after `max_age` frames."""
-    if rows.state[row] == TENTATIVE or rows.time_since_update[row] > max_age:
-        rows.state[row] = DELETED
+def start_tracks(rows, counters, measurements, chosen):  # type: ignore[no-untyped-def]
+    """Append a tentative track at each chosen measurement, numbered in their order.
+
+    Args:
+        measurements: (K, 4) float64 xyah.
+        chosen: (B,) int64, which of them.
+    """
+    mean, covariance = rows.mean, rows.covariance
+    for k in chosen:
+        row = counters[LIVE]
+        kalman.start(mean, covariance, row, measurements, k)
+        rows.id[row] = counters[NEXT_ID]
+        rows.state[row] = TENTATIVE
+        rows.hits[row] = 1
+        rows.age[row] = 1.0
+        rows.time_since_update[row] = 0.0
+        rows.newest[row] = rows.oldest[row] = NO_ROW
+        rows.features[row] = 0
+        counters[LIVE] += 1
+        counters[NEXT_ID] += 1
+
+
+@jit
+def _close_up(column, kept, buried):  # type: ignore[no-untyped-def]
+    """Move the kept rows of a column (C, width) to its front and the buried ones to its end, the first of them last."""
+    capacity = column.shape[0]
+    for i in range(column.shape[1]):
+        for k in range(buried.shape[0]):
+            column[capacity - 1 - k, i] = column[buried[k], i]
+        for k in range(kept.shape[0]):
+            column[k, i] = column[kept[k], i]
 
 
 @jit
@@ -160,26 +161,26 @@ def bury(rows, counters):  # type: ignore[no-untyped-def]
     Returns:
         (K,) int64, the former places of the deleted rows, ascending.
     """
-    n = counters[LIVE]
-    capacity = rows.id.shape[0]
-    deaths = 0
-    for row in range(n):
-        if rows.state[row] == DELETED:
-            deaths += 1
-    buried = np.empty(deaths, dtype=np.int64)
-    if deaths == 0:
-        return buried
-    kept, deaths = 0, 0
-    for row in range(n):
-        if rows.state[row] == DELETED:
-            buried[deaths] = row
-            deaths += 1
-            copy_row(rows, row, capacity - deaths)
-        else:
-            if kept != row:
-                copy_row(rows, row, kept)
-            kept += 1
-    counters[LIVE] = kept
+    live = rows.state[: counters[LIVE]]
+    buried = np.flatnonzero(live == DELETED)
+    if buried.shape[0] > 0:
+        kept = np.flatnonzero(live != DELETED)
+        capacity = rows.id.shape[0]
+        _close_up(rows.mean, kept, buried)
+        _close_up(rows.covariance.reshape(capacity, 12), kept, buried)
+        _close_up(rows.id.reshape(capacity, 1), kept, buried)
+        _close_up(rows.state.reshape(capacity, 1), kept, buried)
+        _close_up(rows.hits.reshape(capacity, 1), kept, buried)
+        _close_up(rows.age.reshape(capacity, 1), kept, buried)
+        _close_up(rows.time_since_update.reshape(capacity, 1), kept, buried)
+        _close_up(rows.class_id.reshape(capacity, 1), kept, buried)
+        _close_up(rows.confidence.reshape(capacity, 1), kept, buried)
+        _close_up(rows.ltwh, kept, buried)
+        _close_up(rows.detection.reshape(capacity, 1), kept, buried)
+        _close_up(rows.newest.reshape(capacity, 1), kept, buried)
+        _close_up(rows.oldest.reshape(capacity, 1), kept, buried)
+        _close_up(rows.features.reshape(capacity, 1), kept, buried)
+        counters[LIVE] = kept.shape[0]
     return buried
 
 
@@ -188,7 +189,7 @@ def release_buried(rows, gallery, deaths):  # type: ignore[no-untyped-def]
     """Give back the galleries of the rows that `bury` set aside; readable until the next feature is added."""
     capacity = rows.id.shape[0]
     for k in range(deaths):
-        release(gallery, rows.newest[capacity - 1 - k], rows.features[capacity - 1 - k])
+        release(gallery, rows.newest[capacity - 1 - k], rows.oldest[capacity - 1 - k])
 
 
 @jit
@@ -198,7 +199,7 @@ def snapshot(rows, n):  # type: ignore[no-untyped-def]
     ltrb = np.empty((n, 4))
     confirmed = np.empty(n, dtype=np.bool_)
     for row in range(n):
-        left, top, width, height = kalman.box(rows.mean[row])
+        left, top, width, height = kalman.box(rows.mean, row)
         ltrb[row, 0], ltrb[row, 1], ltrb[row, 2], ltrb[row, 3] = left, top, left + width, top + height
         confirmed[row] = rows.state[row] == CONFIRMED
     return (
@@ -236,7 +237,7 @@ class TrackStore:
     def dimension(self) -> int:
         """D, the length of the features held; 0 when there are none."""
         gallery = self.gallery
-        return gallery.unit.shape[1] if gallery.free[1] < len(gallery.norm) else 0
+        return gallery.unit.shape[1] if gallery.free[1] < len(gallery.newer) else 0
 
     def reserve(self, births: int) -> None:
         """Make room for so many new tracks, and for every live one to die and be kept aside for a frame."""
@@ -249,12 +250,16 @@ class TrackStore:
             self.rows = grown
 
     def reserve_features(self, count: int, dimension: int) -> None:
-        """Make room for `count` more features (D,) in the pool."""
+        """Make room for `count` more features (D,) in the pool, each in a gallery of its own."""
         if self.gallery.unit.shape[1] != dimension:
-            self.gallery = make_gallery(max(256, count), dimension)
+            self.gallery = make_gallery(max(16, count), dimension)
         elif self.gallery.free[1] < count:
-            rows = len(self.gallery.norm)
-            self.gallery = make_gallery(rows + max(rows, count), dimension, self.gallery)
+            blocks = len(self.gallery.newer)
+            self.gallery = make_gallery(blocks + max(blocks, count), dimension, self.gallery)
+
+    def queues(self) -> Queues:
+        """The galleries of the rows."""
+        return Queues(self.rows.newest, self.rows.oldest, self.rows.features)
 
     def take(self, places: np.ndarray) -> TrackStore:
         """A store of its own with copies of some rows (K,), also of those just buried, and their latest features."""
@@ -263,13 +268,11 @@ class TrackStore:
         alone.counters = np.array([len(places), 1], dtype=np.int64)
         known = np.flatnonzero(alone.rows.newest != NO_ROW)
         alone.gallery = make_gallery(1 + len(known), self.gallery.unit.shape[1])
-        places = alone.rows.newest[known]
-        alone.gallery.unit[: len(known)] = self.gallery.unit[places]
-        alone.gallery.norm[: len(known)] = self.gallery.norm[places]
-        alone.gallery.free[:] = len(known), 1
-        alone.gallery.newer[: len(known)] = alone.gallery.older[: len(known)] = np.arange(len(known))
-        alone.rows.newest[known] = np.arange(len(known))
-        alone.rows.features[known] = 1
+        features = self.gallery.unit[alone.rows.newest[known]] * self.gallery.norm[alone.rows.newest[known], None]
+        alone.rows.newest[known] = alone.rows.oldest[known] = NO_ROW
+        alone.rows.features[known] = 0
+        for row, feature in zip(known, features, strict=True):
+            alone.add_feature(row, feature, budget=1)
         return alone
 
     def latest_feature(self, row: int) -> np.ndarray | None:
@@ -279,11 +282,11 @@ class TrackStore:
 
     def add_feature(self, row: int, feature: np.ndarray, budget: int) -> None:
         """Append one feature (D,) to a row's gallery. A feature of length 0 is no appearance, and is not kept."""
-        feature = np.ascontiguousarray(feature, dtype=np.float32)
-        norm = feature_norm(feature)
+        features = np.array(feature, dtype=np.float32, ndmin=2)
+        norm = feature_norm(features, 0)
         if norm > 0.0:
-            self.reserve_features(1, len(feature))
-            append(self.gallery, self.rows.newest, self.rows.features, row, feature, norm, budget)
+            self.reserve_features(1, features.shape[1])
+            append(self.gallery, self.queues(), row, features, 0, norm, budget)
 
     def clear(self) -> None:
         """Drop all tracks; the features' dimension may be another from here on."""
@@ -294,7 +297,7 @@ class TrackStore:
         """All of it as plain arrays, galleries oldest row first: what `load_state_dict` takes."""
         n = len(self)
         state = {name: column[:n].copy() for name, column in self.rows._asdict().items()}
-        newest = state.pop("newest")  # a place in this pool means nothing in another
+        newest, _ = state.pop("newest"), state.pop("oldest")  # places in this pool mean nothing in another
         places = [p for row in range(n) for p in chain(self.gallery, int(newest[row]), int(state["features"][row]))]
         state["gallery_unit"] = self.gallery.unit[places]
         state["gallery_norm"] = self.gallery.norm[places]
@@ -314,7 +317,7 @@ class TrackStore:
             raise InputError(f"tracker state: counters {counters.tolist()} are not possible")
         fresh.reserve(n)
         for name, column in fresh.rows._asdict().items():
-            if name != "newest":
+            if name not in ("newest", "oldest"):
                 column[:n] = _checked(state, name, (n, *column.shape[1:]), column.dtype)
         fresh.counters[:] = counters
         held = fresh.rows.features[:n].copy()
@@ -323,12 +326,12 @@ class TrackStore:
         norm = _checked(state, "gallery_norm", (count,), np.dtype(np.float32))
         if held.min(initial=0) < 0 or norm.min(initial=1) <= 0:
             raise InputError("tracker state: a gallery holds less than nothing")
-        fresh.reserve_features(count, unit.shape[1])
+        fresh.reserve_features(n + count // BLOCK, unit.shape[1])
         fresh.rows.features[:n] = 0
         at = 0
         for row in range(n):
             for _ in range(held[row]):
-                append(fresh.gallery, fresh.rows.newest, fresh.rows.features, row, unit[at], 1.0, budget)
+                append(fresh.gallery, fresh.queues(), row, unit, at, 1.0, budget)
                 # The rows are unit already: only their former lengths are to be put back.
                 fresh.gallery.unit[fresh.rows.newest[row]] = unit[at]
                 fresh.gallery.norm[fresh.rows.newest[row]] = norm[at]

@@ -12,27 +12,26 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 from edge_tracker.tracking import kalman
-from edge_tracker.tracking.appearance import NO_ROW, feature_norm, smallest_distance, within
+from edge_tracker.tracking.appearance import NO_ROW, Queues, append, feature_norm, smallest_distance
 from edge_tracker.tracking.assignment import NONE, iou, match_pairs, suppress
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.store import (
     CONFIRMED,
     LIVE,
-    NEXT_ID,
     NO_CLASS,
-    NO_DETECTION,
     TrackStore,
     bury,
-    correct_track,
-    miss_track,
-    predict_track,
+    predict_tracks,
     release_buried,
-    see,
-    start_track,
+    settle_tracks,
+    start_tracks,
 )
 
 # DeepSORT prices a forbidden pair this much above the largest allowed cost.
 FORBIDDEN_MARGIN = 1e-5
+
+# Gallery rows that give a pair its first upper bound where detections compete.
+PROBED = 4
 
 # What `prepare` found wrong with a detection.
 OK, BAD_BOX, BAD_CONFIDENCE, BAD_FEATURE = 0, 1, 2, 3
@@ -119,7 +118,7 @@ def prepare(ltwh, confidence, class_ids, features, settings):  # type: ignore[no
         if class_ids.shape[0] > 0:
             classes[k] = class_ids[j]
         if features.shape[0] > 0:
-            norms[k] = feature_norm(features[j])
+            norms[k] = feature_norm(features, j)
             if not np.isfinite(norms[k]):
                 wrong = BAD_FEATURE
         if wrong != OK:
@@ -175,20 +174,22 @@ def _gated_pairs(rows, group, frame, by_x, sorted_x, taken, settings):  # type: 
     gate = kalman.CHI2_95_2DOF if settings.gating_only_position else kalman.CHI2_95_4DOF
     starts = np.zeros(group.shape[0] + 1, dtype=np.int64)
     columns = np.empty(2 * group.shape[0] + 16, dtype=np.int64)
+    variance = np.empty(4)
     count = 0
     for g in range(group.shape[0]):
-        mean, covariance = rows.mean[group[g]], rows.covariance[group[g]]
-        x_variance = kalman.innovation_variance(mean, covariance, 0)
-        at, last_x = _near(sorted_x, mean[0], np.sqrt(gate * x_variance))
+        row = group[g]
+        for i in range(4):
+            variance[i] = kalman.innovation_variance(rows.mean, rows.covariance, row, i)
+        at, last_x = _near(sorted_x, rows.mean[row, 0], np.sqrt(gate * variance[0]))
         while at < sorted_x.shape[0] and sorted_x[at] <= last_x:
             column = by_x[at]
             at += 1
-            if taken[column] or (settings.class_aware and rows.class_id[group[g]] != frame.class_id[column]):
+            if taken[column] or (settings.class_aware and rows.class_id[row] != frame.class_id[column]):
                 continue
             distance = 0.0
-            for c in range(dimensions):
-                residual = frame.xyah[column, c] - mean[c]
-                distance += residual * residual / kalman.innovation_variance(mean, covariance, c)
+            for i in range(dimensions):
+                residual = frame.xyah[column, i] - rows.mean[row, i]
+                distance += residual * residual / variance[i]
             if distance <= gate:
                 columns = _push(columns, count, column)
                 count += 1
@@ -197,37 +198,60 @@ def _gated_pairs(rows, group, frame, by_x, sorted_x, taken, settings):  # type: 
 
 
 @jit
-def _similar_pairs(rows, group, gallery, frame, features, starts, columns, settings):  # type: ignore[no-untyped-def]
-    """Of the gated pairs those within the cosine distance, with their cost.
+def _match_by_appearance(rows, group, gallery, frame, features, starts, columns, limit):  # type: ignore[no-untyped-def]
+    """Best matching of the gated pairs by smallest cosine distance, knowing as few of the distances as it takes.
 
-    A pair whose track and detection are each alone in the other's gate needs no smallest distance: any gallery row near
-    enough settles it.
+    A pair whose track and detection are each alone in the other's gate is settled by any gallery row near enough.
+    Elsewhere each pair starts with bounds: 0 below, and above what the newest rows give. The best matching by the upper
+    bounds stands if no other beats it even with its own pairs at their lower bounds; as long as one does, the
+    distances that decide between the two are computed in full.
+
+    Returns:
+        (G,) int64, the detection (place in `frame`) of each track of the group, or NONE.
     """
-    rivals = np.zeros(frame.origin.shape[0], dtype=np.int64)
-    for e in range(columns.shape[0]):
-        rivals[columns[e]] += 1
-    costs = np.empty(columns.shape[0])
-    limit = settings.max_cosine_distance
-    kept, first = 0, 0
+    m = frame.origin.shape[0]
+    forbidden = limit + FORBIDDEN_MARGIN
+    rivals = np.zeros(m, dtype=np.int64)
+    for column in columns:
+        rivals[column] += 1
+    low, high = np.zeros(columns.shape[0]), np.empty(columns.shape[0])
+    settled = True
     for g in range(group.shape[0]):
-        last = rows.newest[group[g]]
-        end = starts[g + 1]
-        alone = end - first == 1
-        for e in range(first, end):
-            column = columns[e]
-            if alone and rivals[column] == 1:
-                cost = (
-                    0.0 if within(gallery, last, features[frame.origin[column]], frame.norm[column], limit) else np.inf
-                )
+        newest, count = rows.newest[group[g]], rows.features[group[g]]
+        alone = starts[g + 1] - starts[g] == 1
+        for e in range(starts[g], starts[g + 1]):
+            decides = alone and rivals[columns[e]] == 1
+            k, norm = frame.origin[columns[e]], frame.norm[columns[e]]
+            looked_at = count if decides else min(count, PROBED)
+            high[e] = smallest_distance(gallery, newest, looked_at, features, k, norm, limit)
+            if decides or (looked_at == count and high[e] > limit):
+                low[e] = high[e]
             else:
-                cost = smallest_distance(gallery, last, features[frame.origin[column]], frame.norm[column])
-            if cost <= limit:
-                columns[kept] = column
-                costs[kept] = cost
-                kept += 1
-        first = end
-        starts[g + 1] = kept
-    return costs
+                settled = False
+    while True:
+        best = match_pairs(starts, columns, high, m, forbidden)
+        if settled:
+            return best
+        bound = low.copy()
+        for g in range(group.shape[0]):
+            for e in range(starts[g], starts[g + 1]):
+                if columns[e] == best[g]:
+                    bound[e] = high[e]
+        rival = match_pairs(starts, columns, bound, m, forbidden)
+        settled = True
+        for challenged in (rival, best):
+            for g in range(group.shape[0]):
+                if rival[g] == best[g]:
+                    continue
+                for e in range(starts[g], starts[g + 1]):
+                    if columns[e] == challenged[g] and low[e] < high[e]:
+                        k, norm = frame.origin[columns[e]], frame.norm[columns[e]]
+                        newest, count = rows.newest[group[g]], rows.features[group[g]]
+                        high[e] = smallest_distance(gallery, newest, count, features, k, norm, -np.inf)
+                        low[e] = high[e]
+                        settled = False
+            if not settled:
+                break
 
 
 @jit
@@ -241,17 +265,17 @@ def _overlapping_pairs(rows, group, frame, by_x, sorted_x, taken, settings):  # 
     for column in range(frame.ltwh.shape[0]):
         widest = max(widest, frame.ltwh[column, 2])
     for g in range(group.shape[0]):
-        mean = rows.mean[group[g]]
-        box = kalman.box(mean)
+        row = group[g]
+        box = kalman.box(rows.mean, row)
         # Boxes that do not meet are at distance 1: only a limit that allows that needs to see all of them.
         reach = (box[2] + widest) / 2 if settings.max_iou_distance < 1.0 else np.inf
-        at, last_x = _near(sorted_x, mean[0], reach)
+        at, last_x = _near(sorted_x, rows.mean[row, 0], reach)
         while at < sorted_x.shape[0] and not sorted_x[at] > last_x:
             column = by_x[at]
             at += 1
-            if taken[column] or (settings.class_aware and rows.class_id[group[g]] != frame.class_id[column]):
+            if taken[column] or (settings.class_aware and rows.class_id[row] != frame.class_id[column]):
                 continue
-            cost = 1.0 - iou(box, frame.ltwh[column])
+            cost = 1.0 - iou(box, frame.ltwh, column)
             if cost <= settings.max_iou_distance:
                 columns = _push(columns, count, column)
                 costs = _push(costs, count, cost)
@@ -296,10 +320,10 @@ def associate(rows, n, gallery, frame, features, dt, settings):  # type: ignore[
     if features.shape[0] > 0:
         size = 0
         for row in range(n):
-            if rows.state[row] == CONFIRMED and rows.newest[row] != NO_ROW:
-                if rows.time_since_update[row] <= settings.max_age:
-                    group[size] = row
-                    size += 1
+            known = rows.state[row] == CONFIRMED and rows.newest[row] != NO_ROW
+            if known and rows.time_since_update[row] <= settings.max_age:
+                group[size] = row
+                size += 1
         since = rows.time_since_update[group[:size]]
         order = np.argsort(since, kind="mergesort")
         by_age = group[:size][order]
@@ -310,9 +334,10 @@ def associate(rows, n, gallery, frame, features, dt, settings):  # type: ignore[
                 end += 1
             level = by_age[first:end]
             starts, columns = _gated_pairs(rows, level, frame, by_x, sorted_x, taken, settings)
-            costs = _similar_pairs(rows, level, gallery, frame, features, starts, columns, settings)
-            forbidden = settings.max_cosine_distance + FORBIDDEN_MARGIN
-            _accept(level, match_pairs(starts, columns, costs, m, forbidden), match, taken)
+            matched = _match_by_appearance(
+                rows, level, gallery, frame, features, starts, columns, settings.max_cosine_distance
+            )
+            _accept(level, matched, match, taken)
             first = end
 
     size = 0
@@ -329,31 +354,41 @@ def associate(rows, n, gallery, frame, features, dt, settings):  # type: ignore[
 
 
 @jit
-def give_birth(rows, counters, gallery, frame, features, match, settings):  # type: ignore[no-untyped-def]
+def note(rows, gallery, first, match, frame, features, budget):  # type: ignore[no-untyped-def]
+    """Note on rows the detections that they were matched to or born from, and how those looked.
+
+    Args:
+        first: the row that `match` begins with.
+        match: (n,) int64, which detection of the frame each row got, NONE for none.
+        features: (M, D) float32 in the caller's order, or (0, D).
+        budget: features that a track may hold; 0 for no limit.
+    """
+    ltwh, detection, confidence, class_id = rows.ltwh, rows.detection, rows.confidence, rows.class_id
+    queues = Queues(rows.newest, rows.oldest, rows.features)
+    for j in range(match.shape[0]):
+        row, k = first + j, match[j]
+        if k == NONE:
+            continue
+        for i in range(4):
+            ltwh[row, i] = frame.ltwh[k, i]
+        detection[row] = frame.origin[k]
+        confidence[row] = frame.confidence[k]
+        class_id[row] = frame.class_id[k]
+        if frame.norm[k] > 0.0:
+            append(gallery, queues, row, features, frame.origin[k], frame.norm[k], budget)
+
+
+@jit
+def give_birth(rows, counters, gallery, frame, features, match, budget):  # type: ignore[no-untyped-def]
     """Start a track at every detection of a frame that no track was matched to, in detection order."""
     taken = np.zeros(frame.origin.shape[0], dtype=np.bool_)
     for row in range(match.shape[0]):
         if match[row] != NONE:
             taken[match[row]] = True
-    for k in range(frame.origin.shape[0]):
-        if not taken[k]:
-            row = counters[LIVE]
-            start_track(rows, row, counters[NEXT_ID], frame.xyah[k])
-            note(rows, gallery, row, frame, k, features, settings)
-            counters[LIVE] += 1
-            counters[NEXT_ID] += 1
-
-
-@jit
-def note(rows, gallery, row, frame, k, features, settings):  # type: ignore[no-untyped-def]
-    """`see` the k-th detection of a frame."""
-    index = frame.origin[k]
-    # Where there are no features the norm is 0 and any vector will do.
-    feature = features[index] if features.shape[0] > 0 else gallery.unit[0]
-    see(
-        rows, gallery, row, index, frame.ltwh[k], frame.confidence[k], frame.class_id[k], feature, frame.norm[k],
-        settings.budget,
-    )  # fmt: skip
+    unmatched = np.flatnonzero(~taken)
+    first = counters[LIVE]
+    start_tracks(rows, counters, frame.xyah, unmatched)
+    note(rows, gallery, first, unmatched, frame, features, budget)
 
 
 @jit
@@ -369,17 +404,12 @@ def step(rows, counters, gallery, ltwh, confidence, class_ids, features, dt, set
     if complaint != OK:
         return complaint, blamed, np.empty(0, dtype=np.int64)
     n = counters[LIVE]
-    for row in range(n):
-        predict_track(rows, row, dt, settings.max_age + 1)
+    predict_tracks(rows, 0, n, dt, settings.max_age + 1)
     match = associate(rows, n, gallery, frame, features, dt, settings)
-    for row in range(n):
-        if match[row] == NONE:
-            miss_track(rows, row, settings.max_age)
-        else:
-            correct_track(rows, row, frame.xyah[match[row]], settings.n_init)
-            note(rows, gallery, row, frame, match[row], features, settings)
+    settle_tracks(rows, 0, match, frame.xyah, settings.n_init, settings.max_age)
+    note(rows, gallery, 0, match, frame, features, settings.budget)
     buried = bury(rows, counters)
-    give_birth(rows, counters, gallery, frame, features, match, settings)
+    give_birth(rows, counters, gallery, frame, features, match, settings.budget)
     release_buried(rows, gallery, buried.shape[0])
     return complaint, blamed, buried
 

@@ -39,8 +39,8 @@ def make_oracle(**arguments: Any) -> Any:
 def exact_ltrb(track: Any) -> np.ndarray:
     """The box of a track of the reference, which computes it in float32 until its first predict step."""
     x, y, aspect, height = track.mean[:4].astype(np.float64)
-    half = np.array([aspect * height, height]) / 2
-    return np.concatenate([[x, y] - half, [x, y] + half])
+    width = aspect * height
+    return np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
 
 class Parity:

@@ -36,7 +36,7 @@ def crowd(
         unit: features of length 1; otherwise of lengths between 0.1 and 30.
     """
     rng = np.random.default_rng(seed)
-    size = np.stack([rng.uniform(20, 60, objects), rng.uniform(50, 150, objects)], axis=1)
+    size = np.stack([rng.uniform(20, 40, objects), rng.uniform(40, 100, objects)], axis=1)
     centre = rng.uniform([0, 0], [width, height], (objects, 2))
     velocity = rng.normal(0, 3, (objects, 2))
     identity = rng.normal(size=(objects, dimension))

@@ -58,7 +58,7 @@ def test_same_tracks_on_real_detections(shared_data: Path, sequence: str, budget
         {"nn_budget": 3, "max_age": 5},
         {"gating_only_position": True, "max_iou_distance": 0.9},
         {"max_cosine_distance": 0.05, "n_init": 1},
-        {"max_iou_distance": 1.0, "max_cosine_distance": 0.5},
+        {"max_iou_distance": 0.99, "max_cosine_distance": 0.5},
     ],
 )
 def test_same_tracks_in_crowds_with_occlusions(arguments: dict) -> None:
@@ -86,7 +86,7 @@ def test_same_tracks_when_the_scene_is_empty_for_a_while() -> None:
     max_age=st.integers(1, 6),
     n_init=st.integers(1, 4),
     budget=st.one_of(st.none(), st.integers(1, 4)),
-    max_iou_distance=st.floats(0.2, 1.0),
+    max_iou_distance=st.floats(0.2, 0.99),
     max_cosine_distance=st.floats(0.01, 0.8),
     only_position=st.booleans(),
 )

