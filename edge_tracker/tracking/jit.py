@@ -32,13 +32,19 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-        warnings.warn(
-            "compiled code cannot be cached here, so every start compiles again (about half a minute): "
-            "set NUMBA_CACHE_DIR to a folder that can be written",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        _warn_not_cached()
         return njit(**options)(function)
+
+
+@lru_cache
+def _warn_not_cached() -> None:
+    """Once for all functions."""
+    warnings.warn(
+        "compiled code cannot be cached here, so every start compiles again (about half a minute): "
+        "set NUMBA_CACHE_DIR to a folder that can be written",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 @lru_cache
