@@ -17,7 +17,7 @@ from edge_tracker.files import atomic_path
 from edge_tracker.object_tracker import ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.tracker import NO_CLASSES, NO_FLOATS, complain, prepare
+from edge_tracker.tracking.frame import NO_CLASSES, NO_FLOATS, complain, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

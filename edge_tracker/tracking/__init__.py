@@ -8,9 +8,11 @@ def warmup() -> None:
     import numpy as np
 
     from edge_tracker.tracking import kalman, store
-    from edge_tracker.tracking import tracker as method
+    from edge_tracker.tracking.association import associate
+    from edge_tracker.tracking.frame import prepare
+    from edge_tracker.tracking.tracker import Tracker, give_birth
 
-    tracker = method.Tracker(n_init=1, max_age=1)
+    tracker = Tracker(n_init=1, max_age=1)
     boxes = np.array([[0.0, 0.0, 10.0, 20.0], [4.0, 0.0, 10.0, 20.0]])
     features = np.eye(2, dtype=np.float32)
     confidence, classes = np.ones(2), np.zeros(2, dtype=np.int64)
@@ -21,9 +23,9 @@ def warmup() -> None:
     # What tracks with methods of their own go through, one by one.
     rows, counters, gallery = tracker.store.rows, tracker.store.counters, tracker.store.gallery
     tracker.reserve(2, features)
-    _, _, frame = method.prepare(boxes, confidence, classes, features, tracker.settings)
-    match = method.associate(rows, len(tracker.store), gallery, frame, features, 1.0, tracker.settings)
-    method.give_birth(rows, counters, gallery, frame, features, match, 1)
+    _, _, frame = prepare(boxes, confidence, classes, features, tracker.settings)
+    match = associate(rows, len(tracker.store), gallery, frame, features, 1.0, tracker.settings)
+    give_birth(rows, counters, gallery, frame, features, match, 1)
     store.predict_tracks(rows, 0, 1, 1.0, 2.0)
     store.settle_tracks(rows, 0, match[:1], frame.xyah, 1, 1.0)
     store.release_buried(rows, gallery, len(store.bury(rows, counters)))

@@ -41,12 +41,12 @@ class Queues(NamedTuple):
 
     Attributes:
         newest, oldest: (N,) int32 rows, NO_ROW for an empty gallery.
-        count: (N,) int32, rows held.
+        held: (N,) int32, how many rows.
     """
 
     newest: np.ndarray
     oldest: np.ndarray
-    count: np.ndarray
+    held: np.ndarray
 
 
 def make_gallery(blocks: int, dimension: int, old: Gallery | None = None) -> Gallery:
@@ -123,7 +123,7 @@ def append(gallery, queues, track, features, k, norm, budget):  # type: ignore[n
         norm: its length, greater than 0.
         budget: rows a gallery may hold; 0 for no limit.
     """
-    newest, oldest, count = queues.newest, queues.oldest, queues.count
+    newest, oldest, count = queues.newest, queues.oldest, queues.held
     if budget > 0 and count[track] >= budget:
         gone = oldest[track]
         block = gone // BLOCK

@@ -272,7 +272,7 @@ class TrackStore:
         alone.rows.newest[known] = alone.rows.oldest[known] = NO_ROW
         alone.rows.features[known] = 0
         for row, feature in zip(known, features, strict=True):
-            alone.add_feature(row, feature, budget=1)
+            alone.add_feature(int(row), feature, budget=1)
         return alone
 
     def latest_feature(self, row: int) -> np.ndarray | None:
