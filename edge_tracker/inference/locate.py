@@ -44,4 +44,6 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     if path.is_file():
         raise ModelError(f"{given}: not a model file; models end in {' or '.join(SUFFIXES)}")
     looked = ", ".join(str(folder) for folder in folders)
-    raise ModelError(f"no model named {given!r} in {looked}; `make export MODELS={given}` makes it if it is a known one")
+    raise ModelError(
+        f"no model named {given!r} in {looked}; `make export MODELS={given}` makes it if it is a known one"
+    )

@@ -7,7 +7,7 @@ was renamed or copied alone still works.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -144,3 +144,49 @@ def read_manifest(path: Path, metadata: Mapping[str, str]) -> ModelManifest | No
             if '"schema"' in text:
                 return ModelManifest.from_json(text, str(beside))
     return None
+
+
+def onnx_metadata(model: bytes) -> dict[str, str]:
+    """The metadata of an ONNX file, read without the onnx package, which a Jetson need not have.
+
+    ModelProto.metadata_props is field 14, of StringStringEntryProto: key 1, value 2.
+
+    Raises:
+        ModelError: not a protobuf message.
+    """
+    try:
+        entries = [dict(_fields(memoryview(value))) for number, value in _fields(memoryview(model)) if number == 14]
+        return {bytes(e.get(1, b"")).decode(): bytes(e.get(2, b"")).decode() for e in entries}
+    except (IndexError, ValueError) as error:
+        raise ModelError("not an ONNX file") from error
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a protobuf message, by number."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        number, wire = divmod(varint(), 8)
+        if wire == 0:
+            varint()
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        elif wire == 2:
+            size = varint()
+            if at + size > len(message):
+                raise ValueError("cut short")
+            yield number, message[at : at + size]
+            at += size
+        else:
+            raise ValueError(f"wire type {wire}")

@@ -89,10 +89,10 @@ class OnnxModel:
         if not self.path.is_file():
             raise ModelError(f"{path}: no such model file")
         ort = onnxruntime()
-        self.device, self._session = _open_auto(ort, self.path, threads) if device == "auto" else (
-            device,
-            _open(ort, self.path, device, threads),
-        )
+        if device == "auto":
+            self.device, self._session = _open_auto(ort, self.path, threads)
+        else:
+            self.device, self._session = device, _open(ort, self.path, device, threads)
         self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
         self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -202,7 +202,7 @@ def _unloadable(ort: ModuleType, device: str) -> str:
 
     Asked in another process: ONNX Runtime cannot use the library after it was loaded without it.
     """
-    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{device}.so"
+    library = Path(str(ort.__file__)).parent / "capi" / f"libonnxruntime_providers_{device}.so"
     if not library.is_file():
         return f"{library} is missing; reinstall onnxruntime-gpu"
     script = "import ctypes, sys\ntry: ctypes.CDLL(sys.argv[1])\nexcept OSError as error: print(error)"

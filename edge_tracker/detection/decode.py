@@ -1,0 +1,261 @@
+"""What detectors' output tensors mean.
+
+A layout says how a network wants its picture and how its outputs become boxes. Those that are known, by the name that
+`format` takes:
+
+| name | outputs | boxes | scores | picture |
+| --- | --- | --- | --- | --- |
+| `yolov5` | (N, 5 + C); YOLOv3 to v7 | cxcywh, pixels | objectness * class | RGB, /255, letterbox |
+| `yolov8` | (4 + C, N); Ultralytics v5u, v8, v9, 11, 12, 26 | cxcywh, pixels | class | RGB, /255, letterbox |
+| `yolov10` | (N, 6); v10, 26, or exported with NMS | ltrb, pixels | one, then class number | RGB, /255, letterbox |
+| `yolox` | (N, 5 + C) as YOLOX exports it | offset in cell, log size | objectness * class | BGR, corner letterbox |
+| `yolox-decoded` | the same, decoded in the graph | cxcywh, pixels | objectness * class | BGR, corner letterbox |
+| `rtdetr` | (N, 4 + C); Ultralytics RT-DETR | cxcywh, 0..1 | class | RGB, /255, stretched |
+| `detr` | `logits` (N, C), `pred_boxes` (N, 4) | cxcywh, 0..1 | class, logits | RGB, /255, stretched |
+| `dfine` | `labels`, `boxes`, `scores` | ltrb, pixels | one | RGB, /255, stretched |
+| `rfdetr` | `dets` (N, 4), `labels` (N, C) | cxcywh, 0..1 | class, logits | RGB, ImageNet's mean, stretched |
+
+`detr` is how Hugging Face exports RT-DETR and D-FINE; `dfine` how the authors of D-FINE, DEIM and RT-DETR do.
+An object gets one class, its most likely one. C is the number of classes; a batch axis of one comes before each shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_tracker.errors import ModelError
+from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+
+_UNIT: dict[str, Any] = {"color": "RGB", "mean": (0.0,) * 3, "std": (255.0,) * 3}
+_YOLO = {**_UNIT, "resize": "letterbox"}
+_YOLOX = {"color": "BGR", "resize": "letterbox-corner"}
+_DETR = {**_UNIT, "resize": "stretch"}
+_RFDETR = {"color": "RGB", "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch"}
+
+# A DETR's queries, and the rows of an end-to-end YOLO, number 300 or a little more; a YOLO's cells, thousands.
+_MOST_QUERIES = 1000
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes in tensor pixels, still to be thinned out.
+
+    Attributes:
+        ltrb: (K, 4) float32.
+        score: (K,) float32.
+        class_id: (K,) int64.
+    """
+
+    ltrb: Array
+    score: Array
+    class_id: Array
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a decoder must know beside the outputs.
+
+    Attributes:
+        height, width: of the picture tensor.
+        confidence: lowest score that counts.
+        classes: number of classes where it is known, else None.
+    """
+
+    height: int
+    width: int
+    confidence: float
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family of detectors is fed and read.
+
+    Attributes:
+        decode: outputs by name, without their batch axis, to boxes.
+        nms: whether one object can appear several times.
+        input: how the picture is prepared, as fields of `ImageInput`.
+    """
+
+    decode: Callable[[Outputs, Request], Boxes]
+    nms: bool
+    input: dict[str, Any] = field(default_factory=dict)
+
+
+def _first(outputs: Outputs) -> Array:
+    return next(iter(outputs.values()))
+
+
+def _corners(cxcywh: Array, width: float = 1, height: float = 1) -> Array:
+    """Centre and size to left, top, right, bottom, times the given size."""
+    half = cxcywh[:, 2:4] / 2
+    corners = np.concatenate([cxcywh[:, :2] - half, cxcywh[:, :2] + half], axis=1)
+    return corners * np.array([width, height] * 2, np.float32)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+
+
+def _best(cxcywh: Array, scores: Array, confidence: float) -> tuple[Array, Array, Array]:
+    """The rows whose best class reaches the confidence: boxes (K, 4), score (K,), class (K,); of scores (N, C)."""
+    best = scores.max(axis=1, initial=0)
+    keep = np.flatnonzero(best >= confidence)
+    return cxcywh[keep], best[keep], scores[keep].argmax(axis=1)
+
+
+def _yolov5(outputs: Outputs, request: Request) -> Boxes:
+    rows = _first(outputs)
+    rows = rows[rows[:, 4] >= request.confidence]
+    end = 5 + request.classes if request.classes else None
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:5] * rows[:, 5:end], request.confidence)
+    return Boxes(_corners(boxes), score, class_id)
+
+
+def _yolov8(outputs: Outputs, request: Request) -> Boxes:
+    columns = _first(outputs)
+    end = 4 + request.classes if request.classes else None
+    keep = np.flatnonzero(columns[4:end].max(axis=0) >= request.confidence)
+    rows = columns[:, keep].T
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:end], request.confidence)
+    return Boxes(_corners(boxes), score, class_id)
+
+
+def _yolov10(outputs: Outputs, request: Request) -> Boxes:
+    rows = _first(outputs)
+    rows = rows[rows[:, 4] >= request.confidence]
+    return Boxes(rows[:, :4], rows[:, 4], rows[:, 5])
+
+
+def _yolox(outputs: Outputs, request: Request) -> Boxes:
+    rows = _first(outputs)
+    corner, stride = _grid(len(rows), request.height, request.width)
+    keep = rows[:, 4] >= request.confidence
+    rows, corner, stride = rows[keep], corner[keep], stride[keep]
+    centre = (rows[:, :2] + corner) * stride
+    size = np.exp(np.minimum(rows[:, 2:4], 20)) * stride
+    decoded = np.concatenate([centre, size, rows[:, 4:]], axis=1)
+    return _yolov5({"decoded": decoded}, request)
+
+
+def _rtdetr(outputs: Outputs, request: Request) -> Boxes:
+    rows = _first(outputs)
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:], request.confidence)
+    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+
+
+def _detr(outputs: Outputs, request: Request) -> Boxes:
+    boxes, score, class_id = _best(outputs["pred_boxes"], _sigmoid(outputs["logits"]), request.confidence)
+    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+
+
+def _dfine(outputs: Outputs, request: Request) -> Boxes:
+    keep = outputs["scores"] >= request.confidence
+    return Boxes(outputs["boxes"][keep], outputs["scores"][keep], outputs["labels"][keep])
+
+
+def _rfdetr(outputs: Outputs, request: Request) -> Boxes:
+    boxes, score, class_id = _best(outputs["dets"], _sigmoid(outputs["labels"]), request.confidence)
+    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "yolov5": Layout(_yolov5, True, _YOLO),
+    "yolov8": Layout(_yolov8, True, _YOLO),
+    "yolov10": Layout(_yolov10, False, _YOLO),
+    "yolox": Layout(_yolox, True, _YOLOX),
+    "yolox-decoded": Layout(_yolov5, True, _YOLOX),
+    "rtdetr": Layout(_rtdetr, False, _DETR),
+    "detr": Layout(_detr, False, _DETR),
+    "dfine": Layout(_dfine, False, _DETR),
+    "rfdetr": Layout(_rfdetr, False, _RFDETR),
+}
+
+
+def choose(outputs: Outputs, size: tuple[int, int], metadata: Mapping[str, str], classes: int | None) -> str | None:
+    """The layout that a model's outputs have, or None if they fit none.
+
+    Args:
+        outputs: what the model gave for an empty picture, with the batch axis.
+        size: height and width of the picture tensor.
+        metadata: text that the file carries; Ultralytics writes `task`, `end2end`, `description`, ...
+        classes: number of classes where the file says it.
+    """
+    shapes = {name: array.shape[1:] for name, array in outputs.items()}
+    if {"labels", "boxes", "scores"} <= set(shapes):
+        return "dfine" if shapes["boxes"][1:] == (4,) else None
+    if {"logits", "pred_boxes"} <= set(shapes):
+        return "detr" if shapes["pred_boxes"][1:] == (4,) and len(shapes["logits"]) == 2 else None
+    if {"dets", "labels"} <= set(shapes):
+        return "rfdetr" if shapes["dets"][1:] == (4,) and len(shapes["labels"]) == 2 else None
+
+    # The rest puts everything into the first output. Of what Ultralytics trains, boxes that lie slanted and whole
+    # pictures that get one class are no detections; masks and key points are columns after the classes.
+    rows = _first(outputs)
+    if rows.ndim != 3 or rows.dtype.kind != "f" or metadata.get("task", "detect") not in ("detect", "segment", "pose"):
+        return None
+    count, width = shapes[next(iter(shapes))]
+    detr = "rtdetr" in metadata.get("description", "").lower().replace("-", "")
+    final = width == 6 or (width > 6 and metadata.get("end2end") == "True")
+    if final and count <= _MOST_QUERIES and not detr:
+        return "yolov10"
+    if classes is not None:
+        if width == 4 + classes and (detr or count <= _MOST_QUERIES):
+            return "rtdetr"
+        if width == 5 + classes:
+            return _objectness(rows[0], size, metadata, next(iter(shapes)))
+        if count >= 4 + classes and count < width:
+            return "yolov8"
+        return None
+    if 5 <= count < width and (width > _MOST_QUERIES or _levels(width, *size)):
+        return "yolov8"
+    if width < 6 or width > _MOST_QUERIES:
+        return None
+    if count <= _MOST_QUERIES and not _levels(count, *size):
+        return "rtdetr"
+    return _objectness(rows[0], size, metadata, next(iter(shapes)))
+
+
+def _objectness(rows: Array, size: tuple[int, int], metadata: Mapping[str, str], name: str) -> str:
+    """Which of the layouts of rows (N, 5 + C) it is; YOLOX has one row for each cell, and no metadata."""
+    if "stride" in metadata or not _levels(len(rows), *size):
+        return "yolov5"
+    if not _is_decoded(rows, *size):
+        return "yolox"
+    return "yolox-decoded" if name == "output" else "yolov5"
+
+
+def _levels(count: int, height: int, width: int) -> list[tuple[int, int, int]] | None:
+    """Rows, columns and stride of each level of the pyramid that has `count` cells; None if there is none."""
+    for strides in ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32)):
+        levels = [(height // stride, width // stride, stride) for stride in strides]
+        if sum(h * w for h, w, _ in levels) == count:
+            return levels
+    return None
+
+
+def _grid(count: int, height: int, width: int) -> tuple[Array, Array]:
+    """Per prediction its cell's column and row (N, 2) and its stride in pixels (N, 1)."""
+    levels = _levels(count, height, width)
+    if levels is None:
+        raise ModelError(f"{count} rows are not the cells of a {width}x{height} picture; another format?")
+    corners = [np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).reshape(-1, 2) for h, w, _ in levels]
+    strides = [np.full((h * w, 1), stride) for h, w, stride in levels]
+    return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def _is_decoded(rows: Array, height: int, width: int) -> bool:
+    """Whether the first column is pixels: then it runs along with the cells' places, offsets in a cell do not."""
+    corner, stride = _grid(len(rows), height, width)
+    place = (corner * stride)[:, 0]
+    x = rows[:, 0].astype(np.float64)
+    spread = x.std() * place.std()
+    return bool(spread > 0 and np.mean((x - x.mean()) * (place - place.mean())) / spread > 0.9)

@@ -1,0 +1,277 @@
+"""A frame through a detection model."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_tracker.detection import decode
+from edge_tracker.detection.coco import COCO_CATEGORIES, COCO_NAMES
+from edge_tracker.detection.detections import Detections
+from edge_tracker.errors import ConfigError, ModelError
+from edge_tracker.inference import EngineOptions, Model, load_model
+from edge_tracker.inference.images import Image, ImageBatch, check_image, infer_input
+from edge_tracker.inference.model import TensorSpec, signature
+
+logger = logging.getLogger(__name__)
+
+
+class Detector:
+    """Finds objects with a YOLO or DETR model.
+
+    A file that `make export` wrote says itself what it takes and gives. Of any other, its metadata (Ultralytics and
+    RF-DETR write some) and the names and shapes of its tensors decide; see `edge_tracker.detection.decode` for the
+    layouts and how each wants its picture. Boxes end at the frame's edge.
+
+    Args:
+        model: a name ("yolov3-tiny"), a path to an `.onnx` or `.engine`, or a loaded model, which stays the caller's
+            to close.
+        confidence: lowest score that counts, 0..1.
+        nms_iou: of two boxes of one class that overlap more than this, the less confident goes. DETRs and end-to-end
+            YOLOs need none, and get none.
+        classes: names or numbers of the classes that count; None for all.
+        format: the layout, where it cannot be seen or is seen wrongly; a key of `decode.LAYOUTS`.
+        size: height and width of the picture tensor, for a model that leaves them open and does not say.
+        names: the class names, for a model that does not say. Without them a model of 80 classes, or of an unknown
+            number, counts as COCO's.
+        device: "auto", "cpu", "cuda" or "tensorrt".
+        threads: CPU threads; 0 for all cores.
+        engine: how an engine is to be built; its batch is 1.
+        build: False to refuse, instead of building an engine that is missing or stale.
+
+    Attributes:
+        names: the class names.
+        format: the layout.
+
+    Raises:
+        ModelError: no such model, or one that fits no layout.
+        ConfigError: an unknown format or class, a number out of range.
+        DeviceError: the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Model,
+        *,
+        confidence: float = 0.3,
+        nms_iou: float = 0.45,
+        classes: Iterable[str | int] | None = None,
+        format: str | None = None,
+        size: tuple[int, int] | None = None,
+        names: Sequence[str] | None = None,
+        device: str = "auto",
+        threads: int = 0,
+        engine: EngineOptions | None = None,
+        build: bool = True,
+    ) -> None:
+        for what, value in (("confidence", confidence), ("nms_iou", nms_iou)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{what} must lie between 0 and 1, not {value}")
+        if format is not None and format not in decode.LAYOUTS:
+            raise ConfigError(f"unknown detector format {format!r}; one of {', '.join(decode.LAYOUTS)}")
+        self.confidence, self.nms_iou = confidence, nms_iou
+        self._owned = isinstance(model, (str, Path))
+        if isinstance(model, (str, Path)):
+            options = replace(engine or EngineOptions(), batch=1)
+            self.model = load_model(model, device, threads, engine=options, build=build)
+        else:
+            self.model = model
+        try:
+            self._prepare(format, size, names)
+            self._wanted = _class_ids(classes, self.names)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, format: str | None, size: tuple[int, int] | None, names: Sequence[str] | None) -> None:
+        """Find out what the model takes and gives."""
+        model, manifest = self.model, self.model.manifest
+        described = signature(model.inputs, model.outputs)
+        if manifest is not None and manifest.task != "detector":
+            raise ModelError(f"{model.path}: an {manifest.task}, not a detector ({described})")
+        known = names or (manifest.classes if manifest else ()) or _metadata_names(model.metadata)
+
+        picture = _picture_tensor(model.inputs)
+        if picture is None:
+            raise ModelError(f"{model.path}: not a detector with one picture to look at ({described})")
+        plain = manifest.input if manifest else infer_input(picture, size or _metadata_size(model.metadata))
+        if plain is None:
+            raise ModelError(
+                f"{model.path}: its picture has no fixed size, or not three channels: give `size` ({described})"
+            )
+        # What remains is RT-DETR's size of the original, with the pixels of which it multiplies its boxes. It is told
+        # the tensor's own size, so that boxes come in tensor pixels as everybody else's.
+        rows = picture.shape[0] or 1
+        self._extra = {
+            tensor.name: np.array([[plain.width, plain.height]] * rows, tensor.dtype)
+            for tensor in model.inputs
+            if tensor.name == "orig_target_sizes"
+        }
+        self._batch = ImageBatch(plain, rows)
+        probe = model.run(self._feeds())
+        outputs = dict(zip((tensor.name for tensor in model.outputs), probe, strict=True))
+
+        self.format = (
+            format
+            or (manifest.detector_format if manifest else "")
+            or decode.choose(outputs, (plain.height, plain.width), model.metadata, len(known) or None)
+            or ""
+        )
+        if self.format not in decode.LAYOUTS:
+            raise ModelError(
+                f"{model.path}: fits no detector format ({described}); known formats: {', '.join(decode.LAYOUTS)}"
+            )
+        self._layout = decode.LAYOUTS[self.format]
+        spec = plain
+        if manifest is None:
+            # A graph that takes uint8 does the arithmetic itself.
+            own = {"mean": None, "std": None} if picture.dtype == np.uint8 else {}
+            spec = replace(plain, **{**self._layout.input, **own})
+        self._batch = ImageBatch(spec, rows)
+        self._request = decode.Request(spec.height, spec.width, self.confidence, len(known) or None)
+        try:
+            self._decode(probe)
+        except (KeyError, IndexError, ValueError, ModelError) as error:
+            raise ModelError(f"{model.path}: does not give what format {self.format} has ({described})") from error
+        self.names: Sequence[str] = tuple(known) or _guess_names(self.format, outputs)
+        logger.info(
+            "%s: format %s, picture %dx%d, %d classes",
+            *(model.path.name, self.format, spec.width, spec.height, len(self.names)),
+        )
+
+    def detect(self, frame: Image) -> Detections:
+        """The objects in a frame (H, W, 3) uint8, BGR; most confident first.
+
+        Raises:
+            InputError: not such a frame.
+        """
+        frame = check_image(frame, "frame")
+        if not frame.size:
+            return Detections.none(self.names)
+        fit = self._batch.put(0, frame)
+        boxes = self._decode(self.model.run(self._feeds()))
+        ltrb, score, class_id = boxes.ltrb, boxes.score, boxes.class_id.astype(np.int64)
+        keep = np.isfinite(ltrb).all(axis=1)
+        if self._wanted is not None:
+            keep &= np.isin(class_id, self._wanted)
+        ltrb, score, class_id = ltrb[keep], score[keep], class_id[keep]
+        order = self._suppress(ltrb, score, class_id) if self._layout.nms else np.argsort(-score, kind="stable")
+
+        height, width = frame.shape[:2]
+        ltrb = np.clip(fit.to_image(ltrb[order]), 0, np.array([width, height] * 2, np.float32))
+        ltwh = np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1)
+        if class_id.size and class_id.max() >= len(self.names):
+            self.names = (*self.names, *map(str, range(len(self.names), class_id.max() + 1)))
+        found = Detections(ltwh, score[order].astype(np.float32), class_id[order], self.names)
+        return found.select(np.flatnonzero((ltwh[:, 2:] > 0).all(axis=1)))
+
+    def close(self) -> None:
+        """Free the model, unless it was handed in."""
+        if self._owned:
+            self.model.close()
+
+    def _feeds(self) -> dict[str, npt.NDArray[Any]]:
+        return {self._batch.spec.name: self._batch.tensor(len(self._batch)), **self._extra}
+
+    def _decode(self, outputs: list[npt.NDArray[Any]]) -> decode.Boxes:
+        """Boxes of the first picture of a batch."""
+        named = {
+            tensor.name: array[0].astype(np.float32, copy=False)
+            for tensor, array in zip(self.model.outputs, outputs, strict=True)
+            if array.ndim > 1
+        }
+        return self._layout.decode(named, self._request)
+
+    def _suppress(self, ltrb: npt.NDArray[Any], score: npt.NDArray[Any], class_id: npt.NDArray[Any]) -> Any:
+        """Indices of the boxes that stay, most confident first; every class by itself."""
+        if not len(ltrb):
+            return np.zeros(0, np.int64)
+        ltwh = np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1)
+        kept = cv2.dnn.NMSBoxesBatched(ltwh.tolist(), score.tolist(), class_id.tolist(), 0.0, self.nms_iou)
+        return np.asarray(kept, np.int64)
+
+
+def _picture_tensor(inputs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """The one input that is a picture, if all others are known."""
+    pictures = [tensor for tensor in inputs if len(tensor.shape) == 4]
+    others = [tensor.name for tensor in inputs if len(tensor.shape) != 4]
+    return pictures[0] if len(pictures) == 1 and set(others) <= {"orig_target_sizes"} else None
+
+
+def _metadata(metadata: dict[str, str], key: str) -> Any:
+    """A value that Ultralytics wrote as a Python literal; None if it is missing or no literal."""
+    try:
+        return ast.literal_eval(metadata[key])
+    except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _metadata_size(metadata: dict[str, str]) -> tuple[int, int] | None:
+    size = _metadata(metadata, "imgsz")
+    if isinstance(size, int):
+        size = (size, size)
+    whole = isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size)
+    return (size[0], size[1]) if whole else None
+
+
+def _metadata_names(metadata: dict[str, str]) -> tuple[str, ...]:
+    """Class names in order; () where the file has none."""
+    names = _metadata(metadata, "names")
+    if names is None:
+        try:  # RF-DETR's
+            names = {int(k): v for k, v in json.loads(metadata["rfdetr_inference"])["class_id_to_name"].items()}
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return ()
+    if isinstance(names, (list, tuple)):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(k, int) and 0 <= k < 100_000 for k in names):
+        return ()
+    return tuple(str(names.get(number, "")) for number in range(max(names, default=-1) + 1))
+
+
+def _guess_names(format: str, outputs: decode.Outputs) -> tuple[str, ...]:
+    """Names for a model that does not say: COCO's where the number of classes allows."""
+    first = next(iter(outputs.values()))
+    columns = {
+        "yolov5": first.shape[-1] - 5,
+        "yolox": first.shape[-1] - 5,
+        "yolox-decoded": first.shape[-1] - 5,
+        "yolov8": first.shape[1] - 4,
+        "rtdetr": first.shape[-1] - 4,
+        "detr": outputs["logits"].shape[-1] if "logits" in outputs else 0,
+        "rfdetr": outputs["labels"].shape[-1] if "labels" in outputs else 0,
+    }
+    count = columns.get(format, len(COCO_NAMES))
+    if count == len(COCO_CATEGORIES):
+        return COCO_CATEGORIES
+    return COCO_NAMES if count == len(COCO_NAMES) else tuple(str(number) for number in range(count))
+
+
+def _class_ids(classes: Iterable[str | int] | None, names: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    """The numbers of the classes that count.
+
+    Raises:
+        ConfigError: one that the detector does not have; says which are near.
+    """
+    if classes is None:
+        return None
+    ids = []
+    lower = {name.lower(): number for number, name in enumerate(names) if name}
+    for wanted in [classes] if isinstance(classes, (str, int)) else classes:
+        number = wanted if isinstance(wanted, int) else lower.get(str(wanted).lower())
+        if number is None or not 0 <= number < len(names):
+            near = difflib.get_close_matches(str(wanted).lower(), lower, n=3)
+            known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(lower)[:10])}, ..."
+            raise ConfigError(f"the detector has no class {wanted!r}; {known}")
+        ids.append(number)
+    return np.array(ids, np.int64)
