@@ -68,10 +68,10 @@ def prepare(ltwh, confidence, class_ids, features, settings):  # type: ignore[no
     complaint, blamed, k = OK, NONE, 0
     for j in range(m):
         wrong = OK
-        if (ltwh[j, 2] <= 0.0 or ltwh[j, 3] <= 0.0) and np.isfinite(ltwh[j].sum()):
-            continue
         for c in range(4):
             boxes[k, c] = ltwh[j, c]
+        if (boxes[k, 2] <= 0.0 or boxes[k, 3] <= 0.0) and np.isfinite(ltwh[j].sum()):
+            continue
         two = np.float32(2.0)
         xyah[k, 0] = boxes[k, 0] + boxes[k, 2] / two
         xyah[k, 1] = boxes[k, 1] + boxes[k, 3] / two
