@@ -235,8 +235,10 @@ def associate(rows, n, gallery, frame, features, dt, settings):  # type: ignore[
 
     size = 0
     for row in range(n):
-        recent = features.shape[0] == 0 or rows.state[row] != CONFIRMED or rows.time_since_update[row] <= dt
-        if match[row] == NONE and recent:
+        since_update = rows.time_since_update[row]
+        recent = features.shape[0] == 0 or rows.state[row] != CONFIRMED or since_update <= dt
+        # A step longer than a track can live ends it.
+        if match[row] == NONE and recent and since_update <= settings.max_age + 1:
             group[size] = row
             size += 1
     rest = group[:size]
