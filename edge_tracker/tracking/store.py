@@ -299,7 +299,7 @@ class TrackStore:
         state = {name: column[:n].copy() for name, column in self.rows._asdict().items()}
         newest, _ = state.pop("newest"), state.pop("oldest")  # places in this pool mean nothing in another
         places = [p for row in range(n) for p in chain(self.gallery, int(newest[row]), int(state["features"][row]))]
-        state["gallery_unit"] = self.gallery.unit[places]
+        state["gallery_unit"] = self.gallery.unit[places, : self.dimension]
         state["gallery_norm"] = self.gallery.norm[places]
         state["counters"] = self.counters.copy()
         return state
