@@ -199,8 +199,10 @@ class ObjectTracker(Tracker):
             names.number(det_class)
         loaded = TrackStore(capacity=1)
         loaded.load_state_dict(state, self.settings.budget)
-        if loaded.rows.class_id.min(initial=NO_CLASS) < NO_CLASS - len(classes):
+        if loaded.rows.class_id.min(initial=NO_CLASS) < NO_CLASS - len(names.objects):
             raise InputError("tracker state: a track has a class that is not listed")
+        if loaded.counters[NEXT_ID] >> _DAY_BITS >= len(days):
+            raise InputError("tracker state: a track has a day that is not listed")
         everyone = np.arange(len(self.store))
         self._detach(self.store.take(everyone), everyone)
         self._objects.clear()

@@ -313,19 +313,20 @@ class TrackStore:
         fresh = TrackStore(capacity=1)
         counters = _checked(state, "counters", (2,), np.dtype(np.int64))
         n = int(counters[LIVE])
-        if n < 0 or counters[NEXT_ID] < 1:
-            raise InputError(f"tracker state: counters {counters.tolist()} are not possible")
-        fresh.reserve(n)
-        for name, column in fresh.rows._asdict().items():
-            if name not in ("newest", "oldest"):
-                column[:n] = _checked(state, name, (n, *column.shape[1:]), column.dtype)
-        fresh.counters[:] = counters
-        held = fresh.rows.features[:n].copy()
+        saved = {
+            name: _checked(state, name, (n, *column.shape[1:]), column.dtype)
+            for name, column in fresh.rows._asdict().items()
+            if name not in ("newest", "oldest")
+        }
+        held = saved["features"]
         count = int(held.sum())
         unit = _checked(state, "gallery_unit", (count, None), np.dtype(np.float32))
         norm = _checked(state, "gallery_norm", (count,), np.dtype(np.float32))
-        if held.min(initial=0) < 0 or norm.min(initial=1) <= 0:
-            raise InputError("tracker state: a gallery holds less than nothing")
+        _check_sense(saved, unit, norm, int(counters[NEXT_ID]))
+        fresh.reserve(n)
+        for name, column in saved.items():
+            getattr(fresh.rows, name)[:n] = column
+        fresh.counters[:] = counters
         fresh.reserve_features(n + count // BLOCK, unit.shape[1])
         fresh.rows.features[:n] = 0
         at = 0
@@ -347,4 +348,23 @@ def _checked(state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None
     fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
     if not fits or array.dtype != dtype:
         raise InputError(f"tracker state: {name} is {array.dtype}{array.shape}, expected {dtype}{shape}")
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")  # writable: compiled code has one form for that, another for what is not
+
+
+def _check_sense(saved: Mapping[str, np.ndarray], unit: np.ndarray, norm: np.ndarray, next_id: int) -> None:
+    """Refuse a saved state in which numbers are impossible.
+
+    Raises:
+        InputError: which of them.
+    """
+    ids, states = saved["id"], saved["state"]
+    if not (np.diff(ids, prepend=0, append=next_id) > 0).all():
+        raise InputError(f"tracker state: ids {ids.tolist()} and {next_id} for the next are not in order")
+    if not np.isin(states, (TENTATIVE, CONFIRMED)).all():
+        raise InputError(f"tracker state: states {states.tolist()}, expected {TENTATIVE} or {CONFIRMED}")
+    if saved["features"].min(initial=0) < 0 or norm.min(initial=1) <= 0:
+        raise InputError("tracker state: a gallery holds less than nothing")
+    checked = {name: saved[name] for name in ("mean", "covariance", "age", "time_since_update", "ltwh")}
+    for name, array in {**checked, "gallery_unit": unit, "gallery_norm": norm}.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"tracker state: {name} has a NaN or infinite value")
