@@ -132,9 +132,9 @@ class EdgeDeepSort:
         """
         self._require_features(embeds, frame)
         if self.polygon:
-            raw_detections = list(raw_detections)
-            ltwh, confidence, classes, polygons = _parse_polygons(raw_detections)
-            payload = Payload(others=raw_detections[0] if len(ltwh) else None)
+            parts = [list(part) for part in raw_detections]
+            ltwh, confidence, classes, polygons = _parse_polygons(parts)
+            payload = Payload(others=parts[0] if parts else None)
         else:
             ltwh, confidence, classes = _parse_boxes(list(raw_detections))
             polygons = None
@@ -312,13 +312,16 @@ def _blame(raw: list[Any]) -> InputError:
     return InputError(f"detections: {form}")
 
 
-def _parse_polygons(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] | None, list[np.ndarray]]:
-    """Bounding ltwh (M, 4), confidence (M,), classes and vertices (P, 2) of `[polygons, classes, confidences]`."""
+def _parse_polygons(raw: list[list[Any]]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] | None, list[np.ndarray]]:
+    """Bounding ltwh (M, 4), confidence (M,), classes and vertices (P, 2) of `[polygons, classes, confidences]`.
+
+    The box of a polygon that is not finite is NaN, for the tracker to refuse or leave out.
+    """
     if not raw:
         return np.empty((0, 4)), NO_FLOATS, None, []
     if len(raw) != 3:
         raise InputError(f"polygon detections have {len(raw)} parts: expected [polygons, classes, confidences]")
-    flat, classes, scores = (list(part) for part in raw)
+    flat, classes, scores = raw
     if not len(flat) == len(classes) == len(scores):
         raise InputError(f"{len(flat)} polygons, {len(classes)} classes, {len(scores)} confidences: expected as many")
     vertices, ltwh = [], np.empty((len(flat), 4))
@@ -327,12 +330,15 @@ def _parse_polygons(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[An
             points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
         except (TypeError, ValueError):
             points = np.empty((0, 2))
-        if len(points) < 3 or not np.isfinite(points).all():
+        if len(points) < 3:
             raise InputError(f"polygon {index} is {polygon!r:.120}: expected [x1, y1, x2, y2, …], three points or more")
         # Whole pixels, the last one included, as cv2.boundingRect has them.
         pixels = np.trunc(points)
-        ltwh[index, :2] = pixels.min(axis=0)
-        ltwh[index, 2:] = pixels.max(axis=0) - ltwh[index, :2] + 1
+        if np.isfinite(pixels).all():
+            ltwh[index, :2] = pixels.min(axis=0)
+            ltwh[index, 2:] = pixels.max(axis=0) - ltwh[index, :2] + 1
+        else:
+            ltwh[index] = np.nan
         vertices.append(pixels)
     return ltwh, _array("confidences", scores, np.float64, (len(flat),)), classes, vertices
 
