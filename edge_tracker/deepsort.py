@@ -18,6 +18,7 @@ from edge_tracker.object_tracker import ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
 from edge_tracker.tracking.frame import NO_CLASSES, NO_FLOATS, complain, prepare
+from edge_tracker.tracking.store import NO_CLASS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,7 +167,7 @@ class EdgeDeepSort:
         Args:
             ltwh: (M, 4) left, top, width, height, pixels.
             confidence: (M,).
-            class_ids: (M,) whole numbers.
+            class_ids: (M,) whole numbers from 0, or -1 for none.
             features: (M, D). If None they are computed from `frame`; if the tracker has no embedder either, tracks are
                 associated by motion alone: every live track by the IoU of its predicted box.
             frame: (H, W, 3) uint8 image.
@@ -182,6 +183,9 @@ class EdgeDeepSort:
         m = len(ltwh)
         confidence = NO_FLOATS if confidence is None else _array("confidence", confidence, np.float64, (m,))
         class_ids = NO_CLASSES if class_ids is None else _array("class_ids", class_ids, np.int64, (m,))
+        if class_ids.min(initial=NO_CLASS) < NO_CLASS:
+            index = int(class_ids.argmin())
+            raise InputError(f"detection {index}: class id {class_ids[index]}, expected 0 or more, or -1 for none")
         if features is not None:
             features = self._features(features, m)
         elif self.embedder is not None:
