@@ -127,7 +127,7 @@ class ObjectTracker(Tracker):
         Raises:
             InputError: as `Tracker.step`. Nothing is changed.
         """
-        before = self.today, self.store.counters[NEXT_ID]
+        before = self.today, self._days, self.store.counters[NEXT_ID]
         if self.today is not None:
             today = datetime.now().date() if today is None else today
             if today != self.today:
@@ -140,7 +140,7 @@ class ObjectTracker(Tracker):
                 if len(buried):
                     self._part_with(buried)
         except InputError:
-            self.today, self.store.counters[NEXT_ID] = before
+            self.today, self._days, self.store.counters[NEXT_ID] = before
             raise
         if payload or self._carried or self._track_class is not Track:
             tracks = self._grown(payload)
@@ -210,7 +210,7 @@ class ObjectTracker(Tracker):
 
     def _begin_day(self, today: date) -> None:
         self.today = today
-        self._days.append(str(today))
+        self._days = [*self._days, str(today)]
         self.store.counters[NEXT_ID] = ((len(self._days) - 1) << _DAY_BITS) + 1
 
     def _step_by_hooks(
