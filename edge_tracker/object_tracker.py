@@ -97,9 +97,10 @@ class ObjectTracker(Tracker):
         if len(self.names) > _MOST_CLASSES:
             self._forget_classes()
         try:
-            return np.fromiter(map(self.names.numbers.__getitem__, classes), dtype=np.int64, count=len(classes))
-        except KeyError:
-            return np.fromiter(map(self.names.number, classes), dtype=np.int64, count=len(classes))
+            try:
+                return np.fromiter(map(self.names.numbers.__getitem__, classes), dtype=np.int64, count=len(classes))
+            except KeyError:
+                return np.fromiter(map(self.names.number, classes), dtype=np.int64, count=len(classes))
         except TypeError:
             for index, det_class in enumerate(classes):
                 try:
@@ -166,7 +167,9 @@ class ObjectTracker(Tracker):
         renumbered = class_id.copy()
         for number in np.unique(class_id[class_id < NO_CLASS]).tolist():
             det_class = self.names.name(number)
-            if not isinstance(det_class, (str, int, float, bool)):
+            if isinstance(det_class, np.generic):
+                det_class = det_class.item()
+            if not isinstance(det_class, (str, int, float)):
                 raise InputError(f"class {det_class!r} cannot be saved: use text or numbers for classes")
             renumbered[class_id == number] = names.number(det_class)
         state["class_id"] = renumbered

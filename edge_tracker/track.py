@@ -23,6 +23,8 @@ from edge_tracker.tracking.store import (
     whole,
 )
 
+MOST = 2**63 - 1  # that a class number can be
+
 # What `settle_tracks` takes for a single track.
 MATCHED, MISSED = np.array([0]), np.array([NONE])
 NO_MEASUREMENT = np.empty((0, 4))
@@ -58,7 +60,7 @@ class ClassNames:
         """
         number = self.numbers.get(det_class)
         if number is None:
-            if type(det_class) is int and det_class >= 0:
+            if type(det_class) is int and 0 <= det_class <= MOST:
                 number = det_class
             else:
                 self.objects.append(det_class)
