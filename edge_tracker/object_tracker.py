@@ -244,6 +244,7 @@ class ObjectTracker(Tracker):
         buried = bury(store.rows, store.counters)
         self._part_with(buried)
         first = len(store)
+        self.reserve(len(ltwh), features)  # again: the methods may have added features of their own
         give_birth(store.rows, store.counters, store.gallery, frame, features, match, self.settings.budget)
         release_buried(store.rows, store.gallery, len(buried))
         self._hand_over(self._grown(payload)[first:], payload)
