@@ -1,0 +1,514 @@
+"""`edge-tracker eval`: results on the sequences of a MOTChallenge folder, made and scored.
+
+TrackEval does the scoring, by the MOTChallenge's own rules. It is imported where it is used: it is not needed to track.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edge_tracker.app.config import Config, OutputsConfig, SourceConfig, load_config, needs_frames
+from edge_tracker.errors import ConfigError, OutputError, SourceError
+from edge_tracker.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+METRICS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag", "FP", "FN", "MT", "ML")
+COUNTS = frozenset(METRICS[5:])
+COMPARED = ("HOTA", "IDF1", "MOTA", "IDSW")
+CURVES = ("HOTA", "DetA", "AssA")
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # the overlaps that HOTA is a mean over
+MATCH_IOU = 0.5  # the overlap from which CLEAR counts a box as found
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+ABSENT, MISSED = -1, -2  # in a timeline: the identity is not there; it is, and no track covers it
+
+Raw = dict[str, dict[str, Any]]  # what TrackEval computes: metric family -> field -> value
+
+
+# ---- the folder ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MotSequence:
+    """One sequence with ground truth.
+
+    Attributes:
+        folder: holds `gt/gt.txt`, `det/det.txt`, and maybe the pictures.
+        length: frames.
+        fps: frames per second.
+        images: the folder of images or the video; None if there is neither.
+    """
+
+    folder: Path
+    length: int
+    fps: float
+    images: Path | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def ground_truth(self) -> Path:
+        return self.folder / "gt" / "gt.txt"
+
+    @property
+    def detections(self) -> Path:
+        return self.folder / "det" / "det.txt"
+
+
+def find_sequences(folder: str | Path, names: Iterable[str] = ()) -> list[MotSequence]:
+    """The sequences with ground truth in a folder, by name; or the folder's own, if it is a sequence itself.
+
+    Args:
+        folder: holds a folder for each sequence.
+        names: take these only.
+
+    Raises:
+        SourceError: there is none, one of `names` is not there, or a `seqinfo.ini` cannot be read.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder; give one in MOTChallenge's form: SEQ/gt/gt.txt, SEQ/seqinfo.ini")
+    candidates = [folder] if (folder / "gt" / "gt.txt").is_file() else sorted(folder.iterdir())
+    found = {path.name: path for path in candidates if (path / "gt" / "gt.txt").is_file()}
+    if not found:
+        raise SourceError(f"{folder}: no sequence with ground truth in it; expected SEQ/gt/gt.txt")
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise SourceError(f"{folder}: no sequence {', '.join(unknown)}; there are {', '.join(found)}")
+    return [_open_sequence(found[name]) for name in names or found]
+
+
+def _open_sequence(folder: Path) -> MotSequence:
+    info = folder / "seqinfo.ini"
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with info.open(encoding="utf-8-sig") as file:
+            parser.read_file(file)
+        section = parser["Sequence"]
+        length, fps = int(section["seqLength"]), float(section["frameRate"])
+    except OSError as error:
+        raise SourceError(f"{info}: cannot be read: {error.strerror}") from None
+    except (configparser.Error, KeyError, ValueError):
+        raise SourceError(f"{info}: expected a section [Sequence] with seqLength=FRAMES and frameRate=FPS") from None
+    if length < 1 or not 0 < fps <= 1000:
+        raise SourceError(f"{info}: seqLength={length} and frameRate={fps:g} are not possible")
+    images = folder / section.get("imDir", "img1")
+    if images.is_dir():
+        return MotSequence(folder, length, fps, images)
+    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    if len(videos) > 1:
+        raise SourceError(f"{folder}: which of {', '.join(path.name for path in videos)} is the sequence? Leave one")
+    return MotSequence(folder, length, fps, videos[0] if videos else None)
+
+
+# ---- running -------------------------------------------------------------------------------------------------------
+
+
+def config_for(config: Config, sequence: MotSequence, results: Path | None) -> Config:
+    """A configuration turned to one sequence: its frames, its detections, and `results` as the only output.
+
+    The public detections `det/det.txt` are taken unless the configuration names a detector's model.
+
+    Raises:
+        SourceError: the sequence lacks what the configuration needs.
+    """
+    detector = config.detector
+    if detector.model is None:
+        if not sequence.detections.is_file():
+            raise SourceError(
+                f"{sequence.name}: no det/det.txt; name a model instead, such as --set detector.model=yolov3-tiny"
+            )
+        detector = detector.model_copy(update={"mot": str(sequence.detections)})
+    outputs = OutputsConfig(mot=None if results is None else str(results))
+    config = config.model_copy(update={"detector": detector, "outputs": outputs})
+    if not needs_frames(config):
+        return config.model_copy(update={"source": SourceConfig(fps=sequence.fps)})
+    if sequence.images is None:
+        key = "detector.model" if config.embedder.model is None else "embedder.model"
+        raise SourceError(
+            f"{sequence.name}: {key} needs frames, and there is neither img1 nor a video; choose others by --sequences"
+            + ("" if key == "detector.model" else ", or track by motion alone: --set embedder.model=null")
+        )
+    return config.model_copy(update={"source": SourceConfig(uri=str(sequence.images), fps=sequence.fps)})
+
+
+def run_config(config: Config, sequences: Sequence[MotSequence], output: Path, build: bool = True) -> None:
+    """Track all sequences as `edge-tracker run` would, and write `output/SEQ.txt` for each.
+
+    Raises:
+        EdgeTrackerError: a part cannot be opened, a sequence lacks what is needed, or a result cannot be written.
+        KeyboardInterrupt: a signal ended the run.
+    """
+    from edge_tracker.app.pipeline import Pipeline
+
+    configs = [config_for(config, sequence, output / f"{sequence.name}.txt") for sequence in sequences]
+    for sequence, own in zip(sequences, configs, strict=True):
+        with Pipeline(own, build=build) as pipeline:
+            pipeline.run(sequence.length)
+        summary = pipeline.summary
+        if summary.stopped_by is not None:
+            raise KeyboardInterrupt
+        if own.source.uri is not None and summary.frames < sequence.length:
+            log.warning("%s: %d frames, of the %d in seqinfo.ini", own.source.uri, summary.frames, sequence.length)
+        log.info("%s: %d frames, %.0f per second", sequence.name, summary.frames, summary.fps)
+
+
+# ---- scoring -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good the results of one sequence are, or of several together.
+
+    Attributes:
+        values: the metric's value by its name in `METRICS`: percent, or a number for those in `COUNTS`.
+        curves: HOTA, DetA and AssA in percent at each overlap of `ALPHAS`.
+    """
+
+    values: dict[str, float]
+    curves: dict[str, list[float]]
+
+    def __getitem__(self, metric: str) -> float:
+        return self.values[metric]
+
+
+class Switch(NamedTuple):
+    """An identity that went over from one track to another."""
+
+    frame: int
+    identity: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Which track covers each identity of the ground truth, frame by frame, as CLEAR matches them.
+
+    Attributes:
+        identities: (G,) int64 numbers of the ground truth.
+        tracks: (G, T) int64 track numbers, ABSENT or MISSED.
+        switches: all that CLEAR counts, in order of frames.
+    """
+
+    identities: np.ndarray
+    tracks: np.ndarray
+    switches: list[Switch]
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """The score of one sequence, and what it is made of."""
+
+    scores: Scores
+    timeline: Timeline
+    raw: Raw
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one configuration or result folder.
+
+    Attributes:
+        name: what was scored.
+        sequences: by name.
+        overall: of all sequences as if they were one (TrackEval's COMBINED).
+    """
+
+    name: str
+    sequences: dict[str, SequenceResult]
+    overall: Scores
+
+    def rows(self) -> dict[str, Scores]:
+        """The scores by sequence, and those overall."""
+        return {**{name: result.scores for name, result in self.sequences.items()}, "overall": self.overall}
+
+
+def score_results(sequences: Sequence[MotSequence], results: str | Path, name: str = "") -> Evaluation:
+    """Score result files against the ground truth.
+
+    Args:
+        sequences: what to score.
+        results: the folder of `SEQ.txt` (or `data/SEQ.txt`, as TrackEval has it) for each sequence.
+        name: what to call it; the folder's name by default.
+
+    Raises:
+        ConfigError: TrackEval is not installed.
+        SourceError: a file is missing or not in MOTChallenge's form.
+    """
+    results = Path(results).expanduser().absolute()
+    scored = {sequence.name: score_sequence(sequence, results) for sequence in sequences}
+    overall = combine({name: result.raw for name, result in scored.items()})
+    return Evaluation(name or results.name, scored, overall)
+
+
+def score_sequence(sequence: MotSequence, results: Path) -> SequenceResult:
+    """Score `results/SEQ.txt`; see `score_results`."""
+    trackeval = require_trackeval()
+    results = _results_of(sequence, results)
+    try:
+        dataset = trackeval.datasets.MotChallenge2DBox(
+            {
+                "GT_FOLDER": str(sequence.folder.parent),
+                "TRACKERS_FOLDER": str(results.parent),
+                "TRACKERS_TO_EVAL": [results.name],
+                "TRACKER_SUB_FOLDER": "",
+                "SEQ_INFO": {sequence.name: sequence.length},
+                "SKIP_SPLIT_FOL": True,
+                "BENCHMARK": _benchmark(sequence),
+                "PRINT_CONFIG": False,
+            }
+        )
+        raw = dataset.get_raw_seq_data(results.name, sequence.name)
+        # Scoring needs no confidences. In their place track numbers come through the preprocessing, which renumbers.
+        raw["tracker_confidences"] = raw["tracker_ids"]
+        data = dataset.get_preprocessed_seq_data(raw, "pedestrian")
+    except trackeval.utils.TrackEvalException as error:
+        raise SourceError(f"{sequence.name}: cannot be scored: {' '.join(str(error).split())}") from None
+    computed = {family: metric.eval_sequence(data) for family, metric in _metrics().items()}
+    identities = _kept_identities(raw, dataset)
+    return SequenceResult(_scores(computed), _timeline(data, identities), computed)
+
+
+def _results_of(sequence: MotSequence, folder: Path) -> Path:
+    """The folder that holds `SEQ.txt`: the one given, or `data` in it."""
+    for place in (folder, folder / "data"):
+        if (place / f"{sequence.name}.txt").is_file():
+            return place
+    raise SourceError(f"{folder / sequence.name}.txt: no such file; expected the results of {sequence.name}")
+
+
+def combine(computed: Mapping[str, Raw]) -> Scores:
+    """The scores of several sequences as if they were one."""
+    return _scores(
+        {
+            family: metric.combine_sequences({name: raw[family] for name, raw in computed.items()})
+            for family, metric in _metrics().items()
+        }
+    )
+
+
+def trackeval_version() -> str:
+    """Which TrackEval scores."""
+    from importlib.metadata import version
+
+    return version("trackeval")
+
+
+def require_trackeval() -> Any:
+    """The package.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import trackeval
+    except ImportError as error:
+        raise ConfigError(f"scoring needs TrackEval ({error}): pip install 'edge-tracker[eval]'") from None
+    return trackeval
+
+
+def _metrics() -> dict[str, Any]:
+    metrics, quiet = require_trackeval().metrics, {"PRINT_CONFIG": False, "THRESHOLD": MATCH_IOU}
+    return {"HOTA": metrics.HOTA(), "CLEAR": metrics.CLEAR(quiet), "Identity": metrics.Identity(quiet)}
+
+
+def _benchmark(sequence: MotSequence) -> str:
+    """Whose rules hold. From 2016 on the ground truth has nine columns, and classes of which some are not scored."""
+    try:
+        with sequence.ground_truth.open(encoding="utf-8-sig") as file:
+            columns = len(file.readline().split(","))
+    except (OSError, UnicodeDecodeError):
+        raise SourceError(f"{sequence.ground_truth}: cannot be read") from None
+    if columns != 9:
+        return "MOT15"
+    return "MOT20" if sequence.name.startswith("MOT20") else "MOT17"
+
+
+def _scores(raw: Raw) -> Scores:
+    hota, clear, identity = raw["HOTA"], raw["CLEAR"], raw["Identity"]
+    curves = {name: [round(100 * float(value), 3) for value in hota[name]] for name in CURVES}
+    values: dict[str, float] = {name: 100 * float(np.mean(hota[name])) for name in CURVES}
+    values |= {"IDF1": 100 * float(identity["IDF1"]), "MOTA": 100 * float(clear["MOTA"])}
+    values = {name: round(value, 3) for name, value in values.items()}
+    fields = {"FP": "CLR_FP", "FN": "CLR_FN"}
+    values |= {name: int(clear[fields.get(name, name)]) for name in METRICS if name in COUNTS}
+    return Scores(values, curves)
+
+
+def _kept_identities(raw: dict[str, Any], dataset: Any) -> np.ndarray:
+    """The ground truth's own numbers of the identities that are scored, in the order of TrackEval's numbers."""
+    kept: set[int] = set()
+    for ids, classes, extras in zip(raw["gt_ids"], raw["gt_classes"], raw["gt_extras"], strict=True):
+        scored = extras["zero_marked"] != 0
+        if dataset.benchmark != "MOT15":
+            scored &= classes == dataset.class_name_to_class_id["pedestrian"]
+        kept.update(ids[scored].tolist())
+    return np.array(sorted(kept), np.int64)
+
+
+def _timeline(data: dict[str, Any], identities: np.ndarray) -> Timeline:
+    """CLEAR's own matching: tracks that covered an identity in the frame before come first, then the best overlap."""
+    from scipy.optimize import linear_sum_assignment
+
+    eps = np.finfo(float).eps
+    tracks = np.full((len(identities), data["num_timesteps"]), ABSENT, np.int64)
+    just, last = np.full(len(identities), ABSENT), np.full(len(identities), ABSENT)
+    switches = []
+    frames = zip(data["gt_ids"], data["tracker_confidences"], data["similarity_scores"], strict=True)
+    for t, (gt, found, overlap) in enumerate(frames):
+        tracks[gt, t] = MISSED
+        if len(gt) == 0 or len(found) == 0:
+            continue
+        score = np.where(overlap >= MATCH_IOU - eps, overlap + 1000 * (found == just[gt][:, None]), 0)
+        rows, columns = linear_sum_assignment(-score)
+        real = score[rows, columns] > eps
+        who, what = gt[rows[real]], found[columns[real]]
+        switched = (last[who] != ABSENT) & (last[who] != what)
+        for g, after in zip(who[switched], what[switched], strict=True):
+            switches.append(Switch(t + 1, int(identities[g]), int(last[g]), int(after)))
+        just[:] = ABSENT
+        tracks[who, t] = just[who] = last[who] = what
+    return Timeline(identities, tracks, switches)
+
+
+# ---- what the command does -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be scored: a configuration, or results that are there already.
+
+    Attributes:
+        name: what to call it.
+        config: None for results.
+        results: where they are, or are to be.
+    """
+
+    name: str
+    config: Config | None
+    results: Path
+
+    def evaluate(self, sequences: Sequence[MotSequence], build: bool = True) -> Evaluation:
+        """Run the configuration, if it is one, and score.
+
+        Raises:
+            EdgeTrackerError: see `run_config` and `score_results`.
+        """
+        if self.config is not None:
+            run_config(self.config, sequences, self.results, build)
+        return score_results(sequences, self.results, self.name)
+
+
+def open_subject(path: str | Path, overrides: Sequence[str], sequences: Sequence[MotSequence], output: Path) -> Subject:
+    """See whether a configuration could run on all sequences, or a folder of results is there.
+
+    Args:
+        path: a YAML file, or a folder.
+        overrides: `section.key=value` each, for a configuration.
+        output: where the results of a configuration are to go.
+
+    Raises:
+        ConfigError, SourceError: it could not.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if overrides:
+            raise ConfigError(f"{path}: is a folder of results, for which no key can be set ({overrides[0]})")
+        for sequence in sequences:
+            _results_of(sequence, path.absolute())
+        return Subject(path.absolute().name, None, path)
+    # Frames come from the sequences, so that a configuration without a source is fine here.
+    config = load_config(path, overrides, source=str(sequences[0].folder))
+    for sequence in sequences:
+        config_for(config, sequence, None)
+    return Subject(", ".join([path.name, *overrides]), config, output)
+
+
+# ---- showing -------------------------------------------------------------------------------------------------------
+
+
+def table(evaluation: Evaluation) -> str:
+    """The scores as text: a line for each sequence and one overall."""
+    rows: list[tuple[str, ...]] = [("", *METRICS)]
+    for name, scores in evaluation.rows().items():
+        rows.append((name, *(_number(scores[metric], metric) for metric in METRICS)))
+    return _aligned(rows)
+
+
+def comparison(first: Evaluation, second: Evaluation) -> str:
+    """Two evaluations of the same sequences side by side, with what the first has more than the second."""
+    rows: list[tuple[str, ...]] = [("", *(cell for metric in COMPARED for cell in (metric, "other", "+-")))]
+    others = second.rows()
+    for name, scores in first.rows().items():
+        cells = [name]
+        for metric in COMPARED:
+            own, other = scores[metric], others[name][metric]
+            sign = "" if round(own - other, 1) == 0 else "+" if own > other else "-"
+            cells += [_number(own, metric), _number(other, metric), sign + _number(abs(own - other), metric)]
+        rows.append(tuple(cells))
+    return _aligned(rows)
+
+
+def write_json(path: Path, folder: str, evaluations: Sequence[Evaluation]) -> Path:
+    """Write the scores, and return where.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(as_json(folder, evaluations), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def as_json(folder: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """What `--json` writes; docs/evaluation.md describes it."""
+    return {
+        "schema": 1,
+        "trackeval": trackeval_version(),
+        "folder": folder,
+        "alphas": [round(float(alpha), 2) for alpha in ALPHAS],
+        "evaluations": [
+            {
+                "name": evaluation.name,
+                "overall": {**evaluation.overall.values, "curves": evaluation.overall.curves},
+                "sequences": {
+                    name: {
+                        **result.scores.values,
+                        "curves": result.scores.curves,
+                        "switches": [switch._asdict() for switch in result.timeline.switches],
+                    }
+                    for name, result in evaluation.sequences.items()
+                },
+            }
+            for evaluation in evaluations
+        ],
+    }
+
+
+def _number(value: float, metric: str) -> str:
+    return f"{value:.0f}" if metric in COUNTS else f"{value:.1f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
