@@ -17,6 +17,9 @@ from edge_tracker.tracking.jit import jit
 NO_ROW = -1
 BLOCK = 16  # rows
 
+# Lengths of features whose inverse float32 still holds.
+LEAST_LENGTH, MOST_LENGTH = 1e-30, float(np.finfo(np.float32).max)
+
 
 class Gallery(NamedTuple):
     """Pool of P blocks of feature rows; row r is in block r // BLOCK.
@@ -85,15 +88,20 @@ def dot(a, i, b, j):  # type: ignore[no-untyped-def]
 
 @jit
 def feature_norm(features, k):  # type: ignore[no-untyped-def]
-    """Length of the k-th of the features (M, D) float32, also where its square over- or underflows float32; NaN or
-    inf if it has any."""
+    """Length of the k-th of the features (M, D) float32, also where its square over- or underflows float32.
+
+    0, no appearance, if it is next to nothing; inf if float32 cannot hold it or the feature has NaN or inf.
+    """
     square = dot(features, k, features, k)
     if square > np.float32(1e-30) and square < np.float32(1e30):
         return float(np.sqrt(square))
     wide = 0.0
     for d in range(features.shape[1]):
-        wide += float(features[k, d]) * float(features[k, d])
-    return np.sqrt(wide)
+        wide += np.float64(features[k, d]) * np.float64(features[k, d])  # Numba's float() would leave it float32
+    length = np.sqrt(wide)
+    if length < LEAST_LENGTH:
+        return 0.0
+    return length if length <= MOST_LENGTH else np.inf
 
 
 @jit
