@@ -60,8 +60,10 @@ def source_of(model: Embedder | Detector, path: Path) -> dict[str, str]:
     """What a manifest says about where the weights came from."""
     checksum = sha256(path)
     source = {"file": path.name, "sha256": checksum}
-    if model.weights.sha256 in ("", checksum):
+    if checksum == model.weights.sha256:
         source |= {"published": model.weights.published, "licence": model.weights.licence}
-    else:
+    elif model.weights.sha256:
         source["published"] = f"not the published {model.weights.file}"
+    else:
+        source["published"] = f"not known; weights of this network are at {model.weights.published}"
     return source

@@ -187,7 +187,7 @@ class SelfAttention(nn.Module):
         x = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         # Heads of query, key and value side by side: one transpose for all three.
         x = x.reshape(-1, self.tokens, 3 * self.heads, HEAD_WIDTH).transpose(1, 2)
-        query, key, value = torch.chunk(x, 3, 1)
+        query, key, value = torch.split(x, self.heads, 1)
         return self.out_proj(attend(query, key, value).transpose(1, 2).reshape(-1, self.tokens, self.width))
 
 

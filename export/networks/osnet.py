@@ -13,7 +13,7 @@ Three kinds of network:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,16 @@ _NORMS = {
 }
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalisation without the checks of PyTorch's, which make tracing warn."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
+
+
 class Conv(nn.Module):
     """Convolution without bias, then `norm` (None: no normalisation), then a rectifier if `relu`."""
 
@@ -75,18 +85,13 @@ class Conv(nn.Module):
         kernel: int = 1,
         stride: int = 1,
         *,
-        norm: type[nn.Module] | None = nn.BatchNorm2d,
+        norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d,
         relu: bool = True,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         # The published weights call this `bn` whichever normalisation it is.
-        if norm is None:
-            self.bn: nn.Module = nn.Identity()
-        elif norm is nn.InstanceNorm2d:
-            self.bn = nn.InstanceNorm2d(outputs, affine=True)
-        else:
-            self.bn = norm(outputs)
+        self.bn = nn.Identity() if norm is None else norm(outputs)
         self.relu = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +164,7 @@ class Block(nn.Module):
         self.conv3 = Conv(middle, outputs, norm=None if norm == "inside" else nn.BatchNorm2d, relu=False)
         self.downsample = Conv(inputs, outputs, relu=False) if inputs != outputs else nn.Identity()
         if norm:
-            self.IN = nn.InstanceNorm2d(outputs, affine=True)
+            self.IN = InstanceNorm(outputs)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,7 +193,7 @@ class OSNet(nn.Module):
         super().__init__()
         stem, *stages = variant.channels
         listed = variant.kind == "ain"
-        self.conv1 = Conv(3, stem, 7, 2, norm=nn.BatchNorm2d if variant.kind == "bn" else nn.InstanceNorm2d)
+        self.conv1 = Conv(3, stem, 7, 2, norm=nn.BatchNorm2d if variant.kind == "bn" else InstanceNorm)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         # What comes between two stages has a name of its own in OSNet-AIN's weights, and is a stage's last part in the
         # others.

@@ -39,7 +39,7 @@ class Match:
 
 
 def match(family: Embedder) -> Match:
-    """Export a family with random weights, FP32 and FP16, and compare."""
+    """Export a family with random weights, FP32 and FP16, and run it beside torch."""
     network = from_family(family, None)
     prepare = network.prepare
     size = (prepare.height, prepare.width)
@@ -53,9 +53,10 @@ def match(family: Embedder) -> Match:
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (prepare.mean, prepare.std))
     wanted = network.run((planes - mean) / std)
 
-    features = _run(model, images)
-    alone = _run(model, images[:1])
-    half = _run(graph.to_fp16(model), images[:1])
+    session = _session(model)
+    features = _run(session, images)
+    alone = _run(session, images[:1])
+    half = _run(_session(graph.to_fp16(model)), images[:1])
     return Match(
         Counter(node.op_type for node in model.graph.node),
         features.shape[1],
@@ -67,8 +68,11 @@ def match(family: Embedder) -> Match:
     )
 
 
-def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _run(session: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarray:
     return session.run([graph.OUTPUT], {graph.INPUT: images})[0]
 
 
