@@ -157,7 +157,7 @@ def export_embedder(
             onnx.save(model, path)
             log.info("%s %s: %d crops through ONNX Runtime", network.name, precision, len(crops))
             given = _features(path, crops)
-        figures = parity.compare_features(source, given[compared], len(compared) - NOISE_CROPS)
+        figures = parity.compare_features(source, given[compared], len(compared) - NOISE_CROPS, parity.TIE[precision])
         if real.frames:
             ids = parity.track(real.frames, given[: len(real.crops)])
             if precision == "fp32":

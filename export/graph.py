@@ -45,6 +45,8 @@ def from_torch(network: nn.Module, size: tuple[int, int], opset: int) -> onnx.Mo
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter that torch prefers now can't write opset 17 for networks with ReLU6.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # Instance normalisation works with each image's own statistics always, which the exporter takes for training.
+        warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL, .*'instance_norm'")
         torch.onnx.export(
             network,
             (torch.zeros(2, 3, *size),),
@@ -224,8 +226,11 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[npt.NDArray[np.uint8]]) ->
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
+        # It takes the weights out of a model that it is given in memory, so that it gets a file.
+        plain = Path(folder, "plain.onnx")
+        onnx.save(model, plain)
         # Its shape inference stumbles over graphs that onnx's own takes.
-        quant_pre_process(model, source, skip_symbolic_shape=True)
+        quant_pre_process(plain, source, skip_symbolic_shape=True)
         names = [node.name for node in onnx.load(source).graph.node if node.name.startswith(PREPARE)]
         quantization.quantize_static(
             source,
@@ -237,9 +242,15 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[npt.NDArray[np.uint8]]) ->
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=names,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            # TensorRT takes no bias of INT32.
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )
-        return onnx.load(target)
+        quantized = onnx.load(target)
+    # The quantiser declares all the operator sets it knows.
+    used = {node.domain for node in quantized.graph.node}
+    for entry in [entry for entry in quantized.opset_import if entry.domain not in used]:
+        quantized.opset_import.remove(entry)
+    return quantized
 
 
 def check(model: onnx.ModelProto, origin: str) -> None:

@@ -60,7 +60,7 @@ class Convolution:
 
 
 # (name, in, out, kernel, batch normalisation) in the order of the weights file.
-_LAYERS = (
+LAYERS = (
     ("conv0", 3, 16, 3, True),
     ("conv2", 16, 32, 3, True),
     ("conv4", 32, 64, 3, True),
@@ -94,7 +94,7 @@ def read_weights(path: str | Path) -> dict[str, Convolution]:
     # Since version 0.2 the count of images seen takes eight bytes instead of four.
     header = 20 if major * 10 + minor >= 2 else 16
     floats = np.frombuffer(data, "<f4", offset=header, count=(len(data) - header) // 4)
-    wanted = sum(out * ((4 if norm else 1) + channels * k * k) for _, channels, out, k, norm in _LAYERS)
+    wanted = sum(out * ((4 if norm else 1) + channels * k * k) for _, channels, out, k, norm in LAYERS)
     if len(floats) != wanted or (len(data) - header) % 4:
         raise ModelError(
             f"{path}: holds {len(floats)} weights, YOLOv3-tiny with {CLASSES} classes has {wanted}: "
@@ -110,7 +110,7 @@ def read_weights(path: str | Path) -> dict[str, Convolution]:
         return values
 
     layers = {}
-    for name, channels, out, kernel, norm in _LAYERS:
+    for name, channels, out, kernel, norm in LAYERS:
         bias = take(out)
         scale, mean, variance = (take(out), take(out), take(out)) if norm else (None, None, None)
         layers[name] = Convolution(take(out, channels, kernel, kernel), bias, scale, mean, variance)

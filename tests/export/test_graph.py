@@ -1,0 +1,155 @@
+"""ONNX surgery: preprocessing, biases, precision, metadata."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from edge_tracker.errors import ModelError
+from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest
+from export import graph
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = (24, 16)
+
+
+class Small(nn.Module):
+    """Two linear convolutions in a row, an activation, a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.third = nn.Conv2d(6, 12, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(torch.clamp(self.second(self.first(x)), 0, 6)).mean((2, 3))
+
+
+@pytest.fixture
+def network() -> Small:
+    return Small().eval()
+
+
+def pictures(count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["features"], {"images": images})[0]
+
+
+def wanted(network: nn.Module, images: np.ndarray, color: str = "RGB") -> np.ndarray:
+    order = images[..., ::-1] if color == "RGB" else images
+    planes = (order.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    with torch.no_grad():
+        return network(torch.from_numpy(planes.transpose(0, 3, 1, 2).copy())).numpy()
+
+
+@pytest.mark.parametrize("opset", [16, 17])
+@pytest.mark.parametrize("color", ["RGB", "BGR"])
+def test_preprocessing_in_the_graph(network, opset, color):
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, opset), SIZE, MEAN, STD, color)
+    graph.check(model, "small")
+    assert graph.opset_of(model) == opset
+    assert model.ir_version <= 8
+    for count in (1, 3):
+        images = pictures(count)
+        assert np.abs(run(model, images) - wanted(network, images, color)).max() < 1e-5
+
+
+def test_the_cast_comes_before_the_transpose(network):
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
+    assert [node.op_type for node in model.graph.node[:2]] == ["Cast", "Transpose"]
+
+
+def test_a_bias_that_cancels_is_moved_and_fp16_gains_by_it(network):
+    with torch.no_grad():
+        network.first.bias[:] = 50
+        network.second.weight[:] = network.second.weight.abs() * 40
+        network.second.bias[:] = -50 * network.second.weight.sum((1, 2, 3)) + 1
+    images = pictures()
+    source = wanted(network, images)
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
+    before = np.abs(run(graph.to_fp16(model), images) - source).max()
+    assert graph.move_biases(model) == 1
+    graph.check(model, "small")
+    assert np.abs(run(model, images) - source).max() < 1e-3
+    assert np.abs(run(graph.to_fp16(model), images) - source).max() < before / 5
+    assert graph.move_biases(model) == 0
+
+
+def test_ordinary_biases_stay(network):
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
+    assert graph.move_biases(model) == 0
+
+
+def test_fp16_keeps_the_interface_and_the_preprocessing(network):
+    model = graph.to_fp16(graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD))
+    graph.check(model, "small")
+    types = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    assert types == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT]
+    kinds = {t.name: t.data_type for t in model.graph.initializer}
+    assert kinds["prepare/mean"] == onnx.TensorProto.FLOAT
+    assert kinds["first.weight"] == onnx.TensorProto.FLOAT16
+    images = pictures()
+    source = wanted(network, images)
+    assert np.abs(run(model, images) - source).max() < 0.01 * np.abs(source).max()
+
+
+def test_fp16_follows_casts_that_the_network_brings(network):
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.network(x) * (x.mean((1, 2, 3)) > 0).float()[:, None]
+
+    model = graph.to_fp16(graph.with_preprocessing(graph.from_torch(Casting(), SIZE, 17), SIZE, MEAN, STD))
+    graph.check(model, "casting")
+    assert np.isfinite(run(model, pictures())).all()
+
+
+def test_int8_is_symmetric_and_leaves_biases_and_preprocessing_alone(network):
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
+    images = pictures(16)
+    before = model.SerializeToString()
+    small = graph.to_int8(model, [images[:8], images[8:]])
+    assert model.SerializeToString() == before
+    graph.check(small, "small")
+    assert [entry.domain for entry in small.opset_import] == [""]
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in small.graph.initializer}
+    kinds = [node.op_type for node in small.graph.node]
+    assert kinds.count("QuantizeLinear") >= 3
+    for node in small.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert constants[node.input[2]].dtype == np.int8
+            assert not constants[node.input[2]].any()
+    source = wanted(network, images)
+    likeness = (run(small, images) * source).sum(1)
+    likeness /= np.linalg.norm(run(small, images), axis=1) * np.linalg.norm(source, axis=1)
+    assert likeness.min() > 0.98
+
+
+def test_the_manifest_travels_in_the_metadata(network):
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
+    manifest = ModelManifest("small", "embedder", "small", ImageInput("images", *SIZE), "features", dimension=12)
+    graph.stamp(model, manifest)
+    graph.stamp(model, manifest)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert ModelManifest.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY], "here") == manifest
+
+
+def test_what_is_no_valid_model_is_refused():
+    node = onnx.helper.make_node("Relu", ["nowhere"], ["y"])
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [output]))
+    with pytest.raises(ModelError, match="mine: not a valid ONNX model"):
+        graph.check(model, "mine")
