@@ -284,8 +284,8 @@ class ObjectTracker(Tracker):
         index = int(self.store.rows.detection[plain._row])
         mask, others = payload.of(index) if index >= 0 else (None, None)
         track = self._track_class(
-            plain.mean,
-            plain.covariance,
+            plain.mean.copy(),
+            plain.covariance.copy(),
             plain.track_id,
             self.settings.n_init,
             int(self.settings.max_age),

@@ -187,8 +187,8 @@ class Track:
 
     @property
     def mean(self) -> np.ndarray:
-        """(8,) copy of the state's mean: x, y, a, h and velocities; pixels, frames. Can be set."""
-        return self._store.rows.mean[self._row].copy()
+        """(8,) read-only copy of the state's mean: x, y, a, h and velocities; pixels, frames. Can be set."""
+        return _read_only(self._store.rows.mean[self._row].copy())
 
     @mean.setter
     def mean(self, value: np.ndarray) -> None:
@@ -196,8 +196,8 @@ class Track:
 
     @property
     def covariance(self) -> np.ndarray:
-        """(8, 8) covariance of the state. Can be set to one without terms between different coordinates."""
-        return kalman.dense(self._store.rows.covariance[self._row])
+        """(8, 8) read-only covariance. Can be set to one without terms between different coordinates."""
+        return _read_only(kalman.dense(self._store.rows.covariance[self._row]))
 
     @covariance.setter
     def covariance(self, value: np.ndarray) -> None:
@@ -353,3 +353,9 @@ class Track:
         if detection.feature is not None:
             self._store.add_feature(row, detection.feature, self._feature_budget)
         self._payload = (detection.instance_mask, detection.others)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """An array made such that changing it in place, which would change no track, is an error."""
+    array.flags.writeable = False
+    return array
