@@ -241,29 +241,54 @@ class Track:
 
     @property
     def det_class(self) -> Any:
-        """Class of the detection last matched."""
+        """Class of the detection last matched. Can be set."""
         return self._names.name(int(self._store.rows.class_id[self._row]))
+
+    @det_class.setter
+    def det_class(self, value: Hashable) -> None:
+        self._store.rows.class_id[self._row] = self._names.number(value)
 
     @property
     def det_conf(self) -> float | None:
-        """Confidence of this frame's detection, None without one."""
+        """Confidence of this frame's detection, None without one. Can be set."""
         confidence = float(self._store.rows.confidence[self._row])
         return None if np.isnan(confidence) else confidence
 
+    @det_conf.setter
+    def det_conf(self, value: float | None) -> None:
+        self._store.rows.confidence[self._row] = np.nan if value is None else value
+
     @property
     def original_ltwh(self) -> np.ndarray | None:
-        """(4,) float32 box of this frame's detection, None without one."""
+        """(4,) float32 box of this frame's detection, None without one. Can be set; None is to have no detection."""
         return self._store.rows.ltwh[self._row].copy() if self._is_matched() else None
+
+    @original_ltwh.setter
+    def original_ltwh(self, value: np.ndarray | None) -> None:
+        rows, row = self._store.rows, self._row
+        if value is None:
+            rows.detection[row] = NO_DETECTION
+        else:
+            rows.ltwh[row] = value
+            rows.detection[row] = max(rows.detection[row], 0)
 
     @property
     def instance_mask(self) -> Any:
-        """Mask of this frame's detection, None without one."""
+        """Mask of this frame's detection, None without one. Can be set."""
         return self._payload[0] if self._is_matched() else None
+
+    @instance_mask.setter
+    def instance_mask(self, value: Any) -> None:
+        self._payload = value, self._payload[1]
 
     @property
     def others(self) -> Any:
-        """What the caller sent along with this frame's detection, None without one."""
+        """What the caller sent along with this frame's detection, None without one. Can be set."""
         return self._payload[1] if self._is_matched() else None
+
+    @others.setter
+    def others(self, value: Any) -> None:
+        self._payload = self._payload[0], value
 
     def _is_matched(self) -> bool:
         return bool(self._store.rows.detection[self._row] != NO_DETECTION)
