@@ -168,9 +168,9 @@ def match_pairs(starts, columns, costs, n_columns, forbidden):  # type: ignore[n
             for e in range(starts[rows[i]], starts[rows[i] + 1]):
                 j = place[columns[e]]
                 if r <= c:
-                    cost[i, j] = costs[e]
+                    cost[i, j] = min(costs[e], forbidden)
                 else:
-                    cost[j, i] = costs[e]
+                    cost[j, i] = min(costs[e], forbidden)
         answer = solve(cost)
         for k in range(answer.shape[0]):
             if cost[k, answer[k]] < forbidden:
