@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -151,10 +152,8 @@ def export_embedder(
             pictures = samples.from_folder(calibration).crops
             model = graph.to_int8(full, (batch.copy() for batch in samples.batches(pictures, prepare.image)))
         graph.check(model, f"{network.name} {precision}")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.onnx")
-            graph.stamp(model, replace(manifest, precision=precision, opset=graph.opset_of(model)))
-            onnx.save(model, path)
+        draft = replace(manifest, precision=precision, opset=graph.opset_of(model))
+        with _judged(model, draft) as path:
             log.info("%s %s: %d crops through ONNX Runtime", network.name, precision, len(crops))
             given = _features(path, crops)
         figures = parity.compare_features(source, given[compared], len(compared) - NOISE_CROPS, parity.TIE[precision])
@@ -170,9 +169,21 @@ def export_embedder(
                 "on": f"{len(compared) - NOISE_CROPS} crops from {real.origin}, {NOISE_CROPS} of noise",
                 **figures,
             }
-            done = replace(manifest, precision=precision, opset=graph.opset_of(model), verification=record)
-            yield _write(model, done, output, figures, time.monotonic() - started)
+            yield _write(model, replace(draft, verification=record), output, figures, time.monotonic() - started)
         started = time.monotonic()
+
+
+@contextmanager
+def _judged(model: onnx.ModelProto, manifest: ModelManifest) -> Iterator[Path]:
+    """A temporary file that gives what a model gives where it is at home: one in FP16, with FP16's roundings."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        graph.stamp(model, manifest)
+        onnx.save(model, path)
+        if manifest.precision == "fp16":
+            load_model(path, device="cpu").close()  # the file itself must be one that the runtime takes
+            onnx.save(graph.rounded(model), path)
+        yield path
 
 
 def _features(path: Path, crops: Sequence[Image]) -> Array:
@@ -211,10 +222,7 @@ def export_detector(
         started = time.monotonic()
         model = yolov3_tiny.build(layers, opset, half=precision == "fp16")
         manifest = _detector_manifest(model, precision, source)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.onnx")
-            graph.stamp(model, manifest)
-            onnx.save(model, path)
+        with _judged(model, manifest) as path:
             log.info("%s %s: comparing on %d frames", name, precision, len(frames))
             detector = RuntimeDetector(path, device="cpu")
             found = [detector.detect(frame) for frame in frames]

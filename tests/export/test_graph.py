@@ -103,6 +103,28 @@ def test_fp16_keeps_the_interface_and_the_preprocessing(network):
     assert np.abs(run(model, images) - source).max() < 0.01 * np.abs(source).max()
 
 
+def test_rounding_as_fp16_hardware_does_shows_what_a_cpu_hides(network):
+    images = pictures()
+    half = graph.to_fp16(graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD))
+    rounded = graph.rounded(half)
+    graph.check(rounded, "small")
+    steps = rounded.graph.node
+    assert sum(node.op_type == "Cast" for node in steps) > sum(node.op_type == "Cast" for node in half.graph.node)
+    source = wanted(network, images)
+    assert 0 < np.abs(run(rounded, images) - source).max() < 0.01 * np.abs(source).max()
+
+    class Overflowing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.network(x) * 1e4 * 1e4 / 1e4 / 1e4
+
+    half = graph.to_fp16(graph.with_preprocessing(graph.from_torch(Overflowing(), SIZE, 17), SIZE, MEAN, STD))
+    assert not np.isfinite(run(graph.rounded(half), images)).all()
+
+
 def test_fp16_follows_casts_that_the_network_brings(network):
     class Casting(nn.Module):
         def __init__(self) -> None:
