@@ -7,8 +7,10 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from inspect import signature
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,8 +19,11 @@ from edge_tracker.files import atomic_path
 from edge_tracker.object_tracker import ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
+from edge_tracker.tracking.edge import EdgeTracker
+from edge_tracker.tracking.edge_settings import EdgeSettings
 from edge_tracker.tracking.frame import NO_CLASSES, NO_FLOATS, complain, prepare
 from edge_tracker.tracking.store import NO_CLASS
+from edge_tracker.tracking.tracker import Embed, Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +47,8 @@ class EdgeDeepSort:
         gating_only_position: gate on the box centre alone.
         override_track_class: a subclass of `Track` to make tracks of.
         embedder: "mobilenet", "torchreid", "clip_RN50", "clip_RN101", "clip_RN50x4", "clip_RN50x16", "clip_ViT-B/32",
-            "clip_ViT-B/16", any other exported model's name or file, or None if features come with the detections.
+            "clip_ViT-B/16", any other exported model's name or file, an `Embedder` (which stays the caller's to close),
+            or None if features come with the detections.
         half: run the FP16 model where the device is a GPU.
         bgr: frames are BGR (OpenCV's order), not RGB.
         embedder_gpu: True for the best device there is, False for the CPU, or "auto", "cpu", "cuda", "tensorrt".
@@ -52,9 +58,20 @@ class EdgeDeepSort:
         today: today's date, for ids that carry the date and begin anew every day.
         class_aware: match tracks only to detections of their own class.
         drop_invalid: leave out detections with NaN or infinite values instead of refusing the frame.
+        method: "deepsort", exactly that of deep-sort-realtime, or "edge", which keeps identities better and embeds
+            only where it matters (docs/edge-method.md). It has settings of its own instead of `max_iou_distance`,
+            `max_age`, `n_init`, `max_cosine_distance`, `nn_budget` and `gating_only_position`.
+        frame_rate: for "edge", the frames per second in which `dt` counts.
+        max_embeddings: for "edge", crops to embed in a frame at most, the most valuable first; None for no limit.
+        selective: for "edge", False to embed every detection.
+        edge_settings: for "edge", other parameters than the default ones.
+
+    Attributes:
+        embedded: detections that the embedder was asked for in the last frame.
+        embed_seconds: how long that took.
 
     Raises:
-        InputError: an argument that is out of range, by name.
+        InputError: an argument that is out of range, by name, or belongs to the other method.
         ModelError: the embedder's model is not there, or is not one.
         DeviceError: the device that was asked for cannot be used.
     """
@@ -69,7 +86,7 @@ class EdgeDeepSort:
         nn_budget: int | None = DEFAULT_BUDGET,
         gating_only_position: bool = False,
         override_track_class: type[Track] | None = None,
-        embedder: str | None = "mobilenet",
+        embedder: str | Embedder | None = "mobilenet",
         half: bool = True,
         bgr: bool = True,
         embedder_gpu: bool | str = True,
@@ -80,23 +97,52 @@ class EdgeDeepSort:
         *,
         class_aware: bool = False,
         drop_invalid: bool = False,
+        method: Literal["deepsort", "edge"] = "deepsort",
+        frame_rate: float = 30.0,
+        max_embeddings: int | None = None,
+        selective: bool = True,
+        edge_settings: EdgeSettings | None = None,
     ) -> None:
-        self.tracker = ObjectTracker(
-            track_class=override_track_class,
-            today=today,
-            max_iou_distance=max_iou_distance,
-            max_age=max_age,
-            n_init=n_init,
-            nms_max_overlap=nms_max_overlap,
-            max_cosine_distance=max_cosine_distance,
-            nn_budget=nn_budget,
-            gating_only_position=gating_only_position,
-            class_aware=class_aware,
-            drop_invalid=drop_invalid,
-        )
+        common: dict[str, Any] = {
+            "nms_max_overlap": nms_max_overlap,
+            "class_aware": class_aware,
+            "drop_invalid": drop_invalid,
+        }
+        deepsort: dict[str, Any] = {
+            "max_iou_distance": max_iou_distance,
+            "max_age": max_age,
+            "n_init": n_init,
+            "max_cosine_distance": max_cosine_distance,
+            "nn_budget": nn_budget,
+            "gating_only_position": gating_only_position,
+        }
+        edge: dict[str, Any] = {
+            "frame_rate": frame_rate,
+            "max_embeddings": max_embeddings,
+            "edge_settings": edge_settings,
+            "selective": selective,
+        }
+        if method not in ("deepsort", "edge"):
+            raise InputError(f"method={method!r}: expected 'deepsort' or 'edge'")
+        defaults = signature(EdgeDeepSort.__init__).parameters
+        for name, value in (deepsort if method == "edge" else edge).items():
+            if value != defaults[name].default:
+                raise InputError(f"{name}={value!r} means nothing to method={method!r}: leave it out")
+        core: Tracker
+        if method == "edge":
+            core = EdgeTracker(frame_rate, edge_settings, max_embeddings, **common)
+        else:
+            core = Tracker(**deepsort, **common)
+        self.tracker = ObjectTracker(core, override_track_class, today)
+        self.method = method
         self.polygon = polygon
+        self.embedded = 0
+        self.embed_seconds = 0.0
+        self._selective = method == "edge" and selective
         self.embedder: Embedder | None = None
-        if embedder is not None:
+        if embedder is not None and not isinstance(embedder, str):
+            self.embedder = embedder
+        elif embedder is not None:
             self.embedder = _open_embedder(embedder, embedder_model_name, embedder_wts, half, bgr, embedder_gpu)
 
     def update_tracks(
@@ -131,7 +177,8 @@ class EdgeDeepSort:
             InputError: detections, features or the rest are not of the form above, or their counts differ. The
                 tracker is as it was before.
         """
-        self._require_features(embeds, frame)
+        if embeds is not None or self.embedder is not None or self.method == "deepsort":
+            self._require_features(embeds, frame)
         if self.polygon:
             parts = [list(part) for part in raw_detections]
             ltwh, confidence, classes, polygons = _parse_polygons(parts)
@@ -143,12 +190,9 @@ class EdgeDeepSort:
                 masks=_for_each("instance_masks", instance_masks, len(ltwh)),
                 others=_for_each("others", others, len(ltwh)),
             )
-        if embeds is None:
-            features = self._embed(frame, ltwh, confidence, payload.masks, polygons)
-        else:
-            features = self._features(embeds, len(ltwh))
         class_ids = NO_CLASSES if classes is None else self.tracker.numbers_of(classes)
-        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), payload, today)
+        features, embed = self._looks(embeds, frame, ltwh, confidence, payload.masks, polygons)
+        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), payload, today, embed)
         return self.tracker.tracks
 
     def update(
@@ -186,14 +230,10 @@ class EdgeDeepSort:
         if class_ids.min(initial=NO_CLASS) < NO_CLASS:
             index = int(class_ids.argmin())
             raise InputError(f"detection {index}: class id {class_ids[index]}, expected 0 or more, or -1 for none")
-        if features is not None:
-            features = self._features(features, m)
-        elif self.embedder is not None:
+        if features is None and self.embedder is not None:
             self._require_features(None, frame)
-            features = self._embed(frame, ltwh, confidence, None, None)
-        else:
-            features = self.tracker.no_features()
-        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), Payload(), today)
+        features, embed = self._looks(features, frame, ltwh, confidence, None, None)
+        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), Payload(), today, embed)
         return TrackArrays.of(self.tracker.store)
 
     def delete_all_tracks(self) -> None:
@@ -255,33 +295,47 @@ class EdgeDeepSort:
             embeds = list(embeds)
         if len(embeds) != m:
             raise InputError(f"embeds: {len(embeds)} for {m} detections")
-        return _array("embeds", embeds, np.float32, (m, None)) if m else self.tracker.no_features()
+        return _array("embeds", embeds, np.float32, (m, None)) if m else self.tracker.core.no_features()
 
-    def _embed(
+    def _looks(
         self,
+        embeds: Iterable[Any] | None,
         frame: np.ndarray | None,
         ltwh: np.ndarray,
         confidence: np.ndarray,
         masks: Sequence[Any] | None,
         polygons: Sequence[np.ndarray] | None,
-    ) -> np.ndarray:
-        """Features (M, D) of the detections that will be used; those of the others stay zero."""
-        assert self.embedder is not None
-        assert frame is not None
-        no_features = self.tracker.no_features()
-        complaint, blamed, used = prepare(ltwh, confidence, NO_CLASSES, no_features, self.tracker.settings)
+    ) -> tuple[np.ndarray, Embed | None]:
+        """The features (M, D) as given or computed, or what stands for none and, if not all are wanted, what computes
+        them."""
+        self.embedded, self.embed_seconds = 0, 0.0
+        if embeds is not None:
+            return self._features(embeds, len(ltwh)), None
+        no_features = self.tracker.core.no_features()
+        if self.embedder is None:
+            return no_features, None
+        embedder = self.embedder
+
+        def embed(wanted: np.ndarray, m: int) -> np.ndarray:
+            before = perf_counter()
+            features = np.zeros((m, embedder.dimension), dtype=np.float32)
+            features[wanted] = embedder.embed(
+                frame,  # type: ignore[arg-type]
+                ltwh[wanted],
+                masks=None if masks is None else [masks[i] for i in wanted],
+                polygons=None if polygons is None else [polygons[i] for i in wanted],
+            )
+            self.embedded += len(wanted)
+            self.embed_seconds += perf_counter() - before
+            return features
+
+        if self._selective:
+            return no_features, embed
+        complaint, blamed, used = prepare(ltwh, confidence, NO_CLASSES, no_features[:0], self.tracker.settings)
         if complaint:
             complain(complaint, blamed)
-        if len(used.origin) == 0:
-            return no_features
-        features = np.zeros((len(ltwh), self.embedder.dimension), dtype=np.float32)
-        features[used.origin] = self.embedder.embed(
-            frame,
-            ltwh[used.origin],
-            masks=None if masks is None else [masks[i] for i in used.origin],
-            polygons=None if polygons is None else [polygons[i] for i in used.origin],
-        )
-        return features
+        # Those that will not be used are not worth it; they stay zero.
+        return (embed(used.origin, len(ltwh)) if len(used.origin) else no_features), None
 
 
 def _parse_boxes(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] | None]:

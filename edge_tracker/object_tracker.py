@@ -1,4 +1,4 @@
-"""A `Tracker` that also hands out `Track` objects, of the caller's own class if wanted, with ids as text."""
+"""The tracks of a `Tracker` as `Track` objects, of the caller's own class if wanted, with ids as text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from edge_tracker.errors import InputError
 from edge_tracker.track import ClassNames, Detection, Track
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.association import associate
+from edge_tracker.tracking.association import Settings
 from edge_tracker.tracking.frame import Frame, complain, prepare
 from edge_tracker.tracking.kalman import KalmanFilter, blocks
-from edge_tracker.tracking.store import LIVE, NEXT_ID, NO_CLASS, TrackStore, bury, make_rows, release_buried
-from edge_tracker.tracking.tracker import Tracker, give_birth
+from edge_tracker.tracking.store import LIVE, NEXT_ID, NO_CLASS, TrackStore, make_rows
+from edge_tracker.tracking.tracker import Embed, Tracker
 
 # An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts anew.
 _DAY_BITS = 32
@@ -47,23 +47,23 @@ class Payload:
         )
 
 
-class ObjectTracker(Tracker):
-    """Tracks as objects over the arrays of `Tracker`.
+class ObjectTracker:
+    """Tracks as objects over the arrays of a `Tracker`.
 
     `Track` objects are made when first asked for and then follow their rows; those of a subclass are made at birth,
     since their construction may matter.
 
     Args:
+        core: the method that runs the frames.
         track_class: `Track` or a subclass of it.
         today: the date to put before the ids; None for plain numbers.
-        settings: arguments of `Tracker`.
 
     Raises:
-        InputError: `track_class` is not a `Track`, or a setting is out of range.
+        InputError: `track_class` is not a `Track`.
     """
 
-    def __init__(self, track_class: type[Track] | None = None, today: date | None = None, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, core: Tracker, track_class: type[Track] | None = None, today: date | None = None) -> None:
+        self.core = core
         track_class = Track if track_class is None else track_class
         if not (isinstance(track_class, type) and issubclass(track_class, Track)):
             raise InputError(f"override_track_class={track_class!r}: expected a subclass of edge_tracker.Track")
@@ -77,6 +77,16 @@ class ObjectTracker(Tracker):
         self._carried = False  # whether any of them holds a payload
         if today is not None:
             self._begin_day(today)
+
+    @property
+    def store(self) -> TrackStore:
+        """The tracks as arrays."""
+        return self.core.store
+
+    @property
+    def settings(self) -> Settings:
+        """What governs the method."""
+        return self.core.settings
 
     @property
     def tracks(self) -> list[Track]:
@@ -118,6 +128,7 @@ class ObjectTracker(Tracker):
         dt: float,
         payload: Payload,
         today: date | None = None,
+        embed: Embed | None = None,
     ) -> None:
         """Run one frame: `Tracker.step`, with the objects kept in step.
 
@@ -135,9 +146,9 @@ class ObjectTracker(Tracker):
                 self._begin_day(today)
         try:
             if self._hooked:
-                self._step_by_hooks(ltwh, confidence, class_ids, features, dt, payload)
+                self._step_by_hooks(ltwh, confidence, class_ids, features, dt, payload, embed)
             else:
-                buried = self.step(ltwh, confidence, class_ids, features, dt)
+                buried = self.core.step(ltwh, confidence, class_ids, features, dt, embed)
                 if len(buried):
                     self._part_with(buried)
         except InputError:
@@ -200,7 +211,7 @@ class ObjectTracker(Tracker):
         names = ClassNames()
         for det_class in classes:
             names.number(det_class)
-        loaded = TrackStore(capacity=1)
+        loaded = self.core.new_store()
         loaded.load_state_dict(state, self.settings.budget)
         if loaded.rows.class_id.min(initial=NO_CLASS) < NO_CLASS - len(names.objects):
             raise InputError("tracker state: a track has a class that is not listed")
@@ -209,7 +220,7 @@ class ObjectTracker(Tracker):
         everyone = np.arange(len(self.store))
         self._detach(self.store.take(everyone), everyone)
         self._objects.clear()
-        self.store, self.names, self.today, self._days = loaded, names, today, days
+        self.core.store, self.names, self.today, self._days = loaded, names, today, days
 
     def _begin_day(self, today: date) -> None:
         self.today = today
@@ -224,30 +235,34 @@ class ObjectTracker(Tracker):
         features: np.ndarray,
         dt: float,
         payload: Payload,
+        embed: Embed | None,
     ) -> None:
         """`Tracker.step`, but through the methods that the caller's class overrides."""
-        complaint, blamed, frame = prepare(ltwh, confidence, class_ids, features, self.settings)
+        if embed is not None:
+            features = embed(np.empty(0, dtype=np.int64), len(ltwh))
+        given = features if embed is None else features[:0]
+        complaint, blamed, frame = prepare(ltwh, confidence, class_ids, given, self.settings)
         if complaint:
             complain(complaint, blamed)
-        self.reserve(len(ltwh), features)
-        store, tracks = self.store, self._grown(Payload())
+        self.core.reserve(len(ltwh), features)
+        tracks = self._grown(Payload()).copy()
         self.kf.dt = dt
         for track in tracks:
             track.predict(self.kf)
-        match = associate(store.rows, len(store), store.gallery, frame, features, dt, self.settings)
+        match, features = self.core.match(frame, features, dt, embed, len(ltwh))
         for track, place in zip(tracks, match, strict=True):
             if place != NONE:
-                track.update(self.kf, self._detection(frame, place, features, payload))
+                seen = features if embed is None or frame.norm[place] > 0.0 else features[:0]
+                track.update(self.kf, self._detection(frame, place, seen, payload))
         for track, place in zip(tracks, match, strict=True):
             if place == NONE:
                 track.mark_missed()
-        buried = bury(store.rows, store.counters)
+        self.core.reserve(len(ltwh), features)  # again: the methods may have added features of their own
+        matched = match.copy()
+        buried = self.core.conclude(frame, features, match)
         self._part_with(buried)
-        first = len(store)
-        self.reserve(len(ltwh), features)  # again: the methods may have added features of their own
-        give_birth(store.rows, store.counters, store.gallery, frame, features, match, self.settings.budget)
-        release_buried(store.rows, store.gallery, len(buried))
-        self._hand_over(self._grown(payload)[first:], payload)
+        exchanged = [tracks[row] for row in np.flatnonzero(match != matched)]
+        self._hand_over(exchanged + self._grown(payload)[len(tracks) - len(buried) :], payload)
 
     def _detection(self, frame: Frame, place: int, features: np.ndarray, payload: Payload) -> Detection:
         index = int(frame.origin[place])
@@ -283,19 +298,19 @@ class ObjectTracker(Tracker):
         """An object of the caller's class for a row; what its constructor changes of the state is kept."""
         index = int(self.store.rows.detection[plain._row])
         mask, others = payload.of(index) if index >= 0 else (None, None)
-        track = self._track_class(
-            plain.mean.copy(),
-            plain.covariance.copy(),
-            plain.track_id,
-            self.settings.n_init,
-            int(self.settings.max_age),
-            feature=plain.get_feature(),
-            original_ltwh=plain.original_ltwh,
-            det_class=plain.det_class,
-            det_conf=plain.det_conf,
-            instance_mask=mask,
-            others=others,
-        )
+        n_init, max_age = self.settings.n_init, int(self.settings.max_age)
+        first = (plain.mean.copy(), plain.covariance.copy(), plain.track_id, n_init, max_age)
+        rest = {
+            "feature": plain.get_feature(),
+            "original_ltwh": plain.original_ltwh,
+            "det_class": plain.det_class,
+            "det_conf": plain.det_conf,
+            "instance_mask": mask,
+            "others": others,
+        }
+        track = self._track_class.__new__(self._track_class)
+        track._alone = self.store.alike()
+        track.__init__(*first, **rest)  # type: ignore[misc]
         untouched = make_rows(1)
         untouched.mean[0], untouched.covariance[0] = plain.mean, blocks(plain.covariance)
         for name in ("mean", "covariance", "state", "hits", "age", "time_since_update"):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from edge_tracker.tracking import kalman
-from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.kalman import KalmanFilter
 from edge_tracker.tracking.store import (
     CONFIRMED,
@@ -18,16 +17,10 @@ from edge_tracker.tracking.store import (
     NO_DETECTION,
     TENTATIVE,
     TrackStore,
-    predict_tracks,
-    settle_tracks,
     whole,
 )
 
 MOST = 2**63 - 1  # that a class number can be
-
-# What `settle_tracks` takes for a single track.
-MATCHED, MISSED = np.array([0]), np.array([NONE])
-NO_MEASUREMENT = np.empty((0, 4))
 
 
 class TrackState(IntEnum):
@@ -126,7 +119,7 @@ class Track:
     override `predict`, `update` and `mark_missed`.
 
     Args:
-        mean: (8,) x, y, a, h and velocities; pixels, frames.
+        mean: (8,) x, y, a, h and velocities; pixels, frames. With `method="edge"` x, y, w, h.
         covariance: (8, 8), without terms between different coordinates.
         track_id: the identity.
         n_init: hits that confirm the track.
@@ -140,6 +133,7 @@ class Track:
     """
 
     _feature_budget = 1  # a track that stands alone remembers its latest feature
+    _alone: TrackStore | None = None  # where the tracker wants it to be constructed
 
     def __init__(
         self,
@@ -155,16 +149,16 @@ class Track:
         instance_mask: Any = None,
         others: Any = None,
     ) -> None:
-        store = TrackStore(capacity=1)
+        store = TrackStore(capacity=1) if self._alone is None else self._alone
         self._attach(store, 0, track_id, ClassNames(), n_init, max_age)
         self.mean = mean
         self.covariance = covariance
         if original_ltwh is None:
             store.rows.class_id[0] = self._names.number(det_class)
-            if feature is not None:
-                store.add_feature(0, feature, self._feature_budget)
         else:
             self._see(Detection(original_ltwh, det_conf, feature, det_class, instance_mask, others))
+        if feature is not None:
+            store.add_feature(0, feature, self._feature_budget)
 
     def _attach(
         self, store: TrackStore, row: int, track_id: str, names: ClassNames, n_init: int, max_age: float
@@ -318,7 +312,7 @@ class Track:
             original = self.original_ltwh
             if original is not None or orig_strict:
                 return original
-        return np.array(kalman.box(self._store.rows.mean, self._row))
+        return np.array(self._store.box(self._row))
 
     def to_ltrb(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
         """The box as (4,) left, top, right, bottom, pixels. Arguments as for `to_ltwh`."""
@@ -355,19 +349,19 @@ class Track:
 
     def predict(self, kf: KalmanFilter) -> None:
         """Move ahead by `kf.dt` frames."""
-        predict_tracks(self._store.rows, self._row, self._row + 1, kf.dt, self._max_age + 1)
+        self._store.predict(self._row, kf.dt, self._max_age + 1)
 
     def update(self, kf: KalmanFilter, detection: Detection) -> None:
         """Take this frame's detection in: correct the state, keep its appearance, confirm after `n_init` hits."""
-        self._settle(MATCHED, detection.to_xyah().astype(np.float64)[None])
+        confidence = np.nan if detection.confidence is None else detection.confidence
+        self._store.correct(self._row, detection.to_xyah().astype(np.float64), confidence, self._n_init)
         self._see(detection)
+        if detection.feature is not None:
+            self._store.remember(self._row, detection.feature, self._feature_budget)
 
     def mark_missed(self) -> None:
         """Note that no detection was matched: a tentative track ends, a confirmed one after `max_age` frames."""
-        self._settle(MISSED, NO_MEASUREMENT)
-
-    def _settle(self, match: np.ndarray, measurements: np.ndarray) -> None:
-        settle_tracks(self._store.rows, self._row, match, measurements, self._n_init, self._max_age)
+        self._store.miss(self._row, self._max_age)
 
     def _see(self, detection: Detection) -> None:
         rows, row = self._store.rows, self._row
@@ -375,8 +369,6 @@ class Track:
         rows.ltwh[row] = detection.ltwh
         rows.confidence[row] = np.nan if detection.confidence is None else detection.confidence
         rows.class_id[row] = self._names.number(detection.class_name)
-        if detection.feature is not None:
-            self._store.add_feature(row, detection.feature, self._feature_budget)
         self._payload = (detection.instance_mask, detection.others)
 
 

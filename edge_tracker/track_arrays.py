@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_tracker.tracking.store import TrackStore, snapshot
+from edge_tracker.tracking.store import TrackStore
 
 if TYPE_CHECKING:
     import supervision
@@ -38,7 +38,7 @@ class TrackArrays:
     @classmethod
     def of(cls, store: TrackStore) -> TrackArrays:
         """A copy of what a store holds now."""
-        return cls(*snapshot(store.rows, len(store)))
+        return cls(*store.snapshot())
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 
-def warmup() -> None:
-    """Compile everything that runs a frame, or load it from Numba's cache, so that no frame has to wait for it."""
+def warmup(method: str = "deepsort") -> None:
+    """Compile everything that runs a frame, or load it from Numba's cache, so that no frame has to wait for it.
+
+    Args:
+        method: "deepsort" or "edge", as for `EdgeDeepSort`.
+    """
+    if method == "edge":
+        _warm_up_edge()
+    else:
+        _warm_up_deepsort()
+
+
+def _warm_up_deepsort() -> None:
     import numpy as np
 
     from edge_tracker.tracking import kalman, store
@@ -18,7 +29,7 @@ def warmup() -> None:
     confidence, classes = np.ones(2), np.zeros(2, dtype=np.int64)
     for seen in (2, 2, 1, 0, 0):
         tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
-    store.snapshot(tracker.store.rows, len(tracker.store))
+    tracker.store.snapshot()
 
     # What tracks with methods of their own go through, one by one.
     rows, counters, gallery = tracker.store.rows, tracker.store.counters, tracker.store.gallery
@@ -31,3 +42,33 @@ def warmup() -> None:
     store.release_buried(rows, gallery, len(store.bury(rows, counters)))
     tracker.store.add_feature(0, features[0], budget=1)
     kalman.box(rows.mean, 0)
+
+
+def _warm_up_edge() -> None:
+    import numpy as np
+
+    from edge_tracker.tracking.edge import EdgeTracker
+    from edge_tracker.tracking.frame import prepare
+
+    tracker = EdgeTracker()
+    boxes = np.array([[0.0, 0.0, 10.0, 20.0], [4.0, 0.0, 10.0, 20.0]])
+    features = np.eye(2, dtype=np.float32)
+    confidence, classes = np.ones(2), np.zeros(2, dtype=np.int64)
+
+    def embed(wanted: np.ndarray, m: int) -> np.ndarray:
+        return features[:m]
+
+    for seen in (2, 2, 2, 1, 0):
+        tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
+        tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0, embed)
+    tracker.store.snapshot()
+
+    # What tracks with methods of their own go through, one by one.
+    tracker.reserve(2, features)
+    _, _, frame = prepare(boxes, confidence, classes, features, tracker.settings)
+    tracker.store.predict(0, 1.0, 2.0)
+    match, _ = tracker.match(frame, features, 1.0, None, 2)
+    tracker.store.correct(0, frame.xyah[0], 1.0, 2)
+    tracker.store.miss(1, 1.0)
+    tracker.store.box(0)
+    tracker.conclude(frame, features, match)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking import kalman
+from edge_tracker.tracking import edge_filter, kalman
 from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append, chain, feature_norm, make_gallery, release
 from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.jit import jit
@@ -17,6 +17,10 @@ TENTATIVE, CONFIRMED, DELETED = 1, 2, 3
 
 NO_CLASS = -1
 NO_DETECTION = -1
+
+# What `settle_tracks` takes for a single track.
+MATCHED, MISSED = np.array([0]), np.array([NONE])
+NO_MEASUREMENT = np.empty((0, 4))
 
 # Places in `TrackStore.counters`.
 LIVE, NEXT_ID = 0, 1
@@ -141,7 +145,7 @@ def start_tracks(rows, counters, measurements, chosen):  # type: ignore[no-untyp
 
 
 @jit
-def _close_up(column, kept, buried):  # type: ignore[no-untyped-def]
+def close_up(column, kept, buried):  # type: ignore[no-untyped-def]
     """Move the kept rows of a column (C, width) to its front and the buried ones to its end, the first of them last."""
     capacity = column.shape[0]
     for i in range(column.shape[1]):
@@ -166,20 +170,20 @@ def bury(rows, counters):  # type: ignore[no-untyped-def]
     if buried.shape[0] > 0:
         kept = np.flatnonzero(live != DELETED)
         capacity = rows.id.shape[0]
-        _close_up(rows.mean, kept, buried)
-        _close_up(rows.covariance.reshape(capacity, 12), kept, buried)
-        _close_up(rows.id.reshape(capacity, 1), kept, buried)
-        _close_up(rows.state.reshape(capacity, 1), kept, buried)
-        _close_up(rows.hits.reshape(capacity, 1), kept, buried)
-        _close_up(rows.age.reshape(capacity, 1), kept, buried)
-        _close_up(rows.time_since_update.reshape(capacity, 1), kept, buried)
-        _close_up(rows.class_id.reshape(capacity, 1), kept, buried)
-        _close_up(rows.confidence.reshape(capacity, 1), kept, buried)
-        _close_up(rows.ltwh, kept, buried)
-        _close_up(rows.detection.reshape(capacity, 1), kept, buried)
-        _close_up(rows.newest.reshape(capacity, 1), kept, buried)
-        _close_up(rows.oldest.reshape(capacity, 1), kept, buried)
-        _close_up(rows.features.reshape(capacity, 1), kept, buried)
+        close_up(rows.mean, kept, buried)
+        close_up(rows.covariance.reshape(capacity, 12), kept, buried)
+        close_up(rows.id.reshape(capacity, 1), kept, buried)
+        close_up(rows.state.reshape(capacity, 1), kept, buried)
+        close_up(rows.hits.reshape(capacity, 1), kept, buried)
+        close_up(rows.age.reshape(capacity, 1), kept, buried)
+        close_up(rows.time_since_update.reshape(capacity, 1), kept, buried)
+        close_up(rows.class_id.reshape(capacity, 1), kept, buried)
+        close_up(rows.confidence.reshape(capacity, 1), kept, buried)
+        close_up(rows.ltwh, kept, buried)
+        close_up(rows.detection.reshape(capacity, 1), kept, buried)
+        close_up(rows.newest.reshape(capacity, 1), kept, buried)
+        close_up(rows.oldest.reshape(capacity, 1), kept, buried)
+        close_up(rows.features.reshape(capacity, 1), kept, buried)
         counters[LIVE] = kept.shape[0]
     return buried
 
@@ -193,13 +197,17 @@ def release_buried(rows, gallery, deaths):  # type: ignore[no-untyped-def]
 
 
 @jit
-def snapshot(rows, n):  # type: ignore[no-untyped-def]
+def snapshot(rows, n, by_width):  # type: ignore[no-untyped-def]
     """Copies of what callers ask for of the live rows: id, ltrb (N, 4), class, confidence, time since update,
-    detection, confirmed."""
+    detection, confirmed.
+
+    Args:
+        by_width: states hold the width (`tracking.edge_filter`), not the aspect ratio.
+    """
     ltrb = np.empty((n, 4))
     confirmed = np.empty(n, dtype=np.bool_)
     for row in range(n):
-        left, top, width, height = kalman.box(rows.mean, row)
+        left, top, width, height = edge_filter.box(rows.mean, row) if by_width else kalman.box(rows.mean, row)
         ltrb[row, 0], ltrb[row, 1], ltrb[row, 2], ltrb[row, 3] = left, top, left + width, top + height
         confirmed[row] = rows.state[row] == CONFIRMED
     return (
@@ -261,9 +269,37 @@ class TrackStore:
         """The galleries of the rows."""
         return Queues(self.rows.newest, self.rows.oldest, self.rows.features)
 
+    def alike(self) -> TrackStore:
+        """An empty store for a track that stands alone, whose states mean the same as here."""
+        return TrackStore(capacity=1)
+
+    def box(self, row: int) -> tuple[float, float, float, float]:
+        """Left, top, width, height of a row's state, pixels."""
+        return kalman.box(self.rows.mean, row)
+
+    def snapshot(self) -> tuple[np.ndarray, ...]:
+        """What the function `snapshot` gives of the live rows."""
+        return snapshot(self.rows, len(self), False)
+
+    def predict(self, row: int, dt: float, longest: float) -> None:
+        """Move one row ahead; the arguments are those of `predict_tracks`."""
+        predict_tracks(self.rows, row, row + 1, dt, longest)
+
+    def correct(self, row: int, xyah: np.ndarray, confidence: float, n_init: int) -> None:
+        """Take a detection (4,) into one row, as `settle_tracks` does."""
+        settle_tracks(self.rows, row, MATCHED, xyah[None], n_init, 0.0)
+
+    def miss(self, row: int, max_age: float) -> None:
+        """Note that one row has no detection, as `settle_tracks` does."""
+        settle_tracks(self.rows, row, MISSED, NO_MEASUREMENT, 0, max_age)
+
+    def remember(self, row: int, feature: np.ndarray, budget: int) -> None:
+        """Take in how a row's new detection looks."""
+        self.add_feature(row, feature, budget)
+
     def take(self, places: np.ndarray) -> TrackStore:
         """A store of its own with copies of some rows (K,), also of those just buried, and their latest features."""
-        alone = TrackStore.__new__(TrackStore)
+        alone = self.alike()
         alone.rows = Rows(*(column[places] for column in self.rows))
         alone.counters = np.array([len(places), 1], dtype=np.int64)
         known = np.flatnonzero(alone.rows.newest != NO_ROW)
@@ -311,17 +347,17 @@ class TrackStore:
             InputError: an array is missing, or has the wrong shape or type, or the numbers contradict each other.
         """
         fresh = TrackStore(capacity=1)
-        counters = _checked(state, "counters", (2,), np.dtype(np.int64))
+        counters = checked_array(state, "counters", (2,), np.dtype(np.int64))
         n = int(counters[LIVE])
         saved = {
-            name: _checked(state, name, (n, *column.shape[1:]), column.dtype)
+            name: checked_array(state, name, (n, *column.shape[1:]), column.dtype)
             for name, column in fresh.rows._asdict().items()
             if name not in ("newest", "oldest")
         }
         held = saved["features"]
         count = int(held.sum())
-        unit = _checked(state, "gallery_unit", (count, None), np.dtype(np.float32))
-        norm = _checked(state, "gallery_norm", (count,), np.dtype(np.float32))
+        unit = checked_array(state, "gallery_unit", (count, None), np.dtype(np.float32))
+        norm = checked_array(state, "gallery_norm", (count,), np.dtype(np.float32))
         _check_sense(saved, unit, norm, int(counters[NEXT_ID]))
         fresh.reserve(n)
         for name, column in saved.items():
@@ -340,7 +376,9 @@ class TrackStore:
         self.rows, self.gallery, self.counters = fresh.rows, fresh.gallery, fresh.counters
 
 
-def _checked(state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: np.dtype) -> np.ndarray:
+def checked_array(
+    state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: np.dtype
+) -> np.ndarray:
     """One array of a saved state, of the shape (None: any) and type it must have."""
     array = state.get(name)
     if not isinstance(array, np.ndarray):

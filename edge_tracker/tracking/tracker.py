@@ -6,6 +6,7 @@ and in which order, is chosen so that only what the answer depends on is compute
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from edge_tracker.errors import InputError
 from edge_tracker.tracking.appearance import Queues, append
 from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.association import Settings, associate
-from edge_tracker.tracking.frame import OK, complain, prepare
+from edge_tracker.tracking.frame import OK, Frame, complain, prepare
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.store import (
     LIVE,
@@ -88,6 +89,10 @@ def step(rows, counters, gallery, ltwh, confidence, class_ids, features, dt, set
     return complaint, blamed, buried
 
 
+# Given places (K,) in the caller's order and M, the features (M, D) of the detections there, zero elsewhere.
+Embed = Callable[[np.ndarray, int], np.ndarray]
+
+
 class Tracker:
     """DeepSORT over a `TrackStore`: arrays in, the store changed.
 
@@ -123,13 +128,13 @@ class Tracker:
         class_aware: bool = False,
         drop_invalid: bool = False,
     ) -> None:
-        _check("max_iou_distance", max_iou_distance, 0)
-        _check("max_age", max_age, 0)
-        _check("n_init", n_init, 1, whole=True)
-        _check("nms_max_overlap", nms_max_overlap, 0)
-        _check("max_cosine_distance", max_cosine_distance, 0)
+        check("max_iou_distance", max_iou_distance, 0)
+        check("max_age", max_age, 0)
+        check("n_init", n_init, 1, whole=True)
+        check("nms_max_overlap", nms_max_overlap, 0)
+        check("max_cosine_distance", max_cosine_distance, 0)
         if nn_budget is not None:
-            _check("nn_budget", nn_budget, 1, whole=True)
+            check("nn_budget", nn_budget, 1, whole=True)
         self.settings = Settings(
             max_iou_distance=float(max_iou_distance),
             max_age=float(max_age),
@@ -141,7 +146,11 @@ class Tracker:
             class_aware=bool(class_aware),
             drop_invalid=bool(drop_invalid),
         )
-        self.store = TrackStore()
+        self.store = self.new_store()
+
+    def new_store(self) -> TrackStore:
+        """An empty store of the kind that this method works on."""
+        return TrackStore()
 
     def no_features(self) -> np.ndarray:
         """What stands for "no features" in `step`: (0, D)."""
@@ -164,7 +173,13 @@ class Tracker:
         self.store.reserve(detections)
 
     def step(
-        self, ltwh: np.ndarray, confidence: np.ndarray, class_ids: np.ndarray, features: np.ndarray, dt: float
+        self,
+        ltwh: np.ndarray,
+        confidence: np.ndarray,
+        class_ids: np.ndarray,
+        features: np.ndarray,
+        dt: float,
+        embed: Embed | None = None,
     ) -> np.ndarray:
         """Run one frame.
 
@@ -174,6 +189,7 @@ class Tracker:
             class_ids: (M,) int64, or `NO_CLASSES`.
             features: (M, D) float32, or `no_features()`.
             dt: frames since the last call.
+            embed: in the place of `features`, what computes them, for methods that do not need all.
 
         Returns:
             (K,) int64, the rows of the tracks that ended (see `bury`).
@@ -190,8 +206,33 @@ class Tracker:
             complain(complaint, blamed)
         return buried
 
+    # --- what tracks with methods of their own go through ---------------------------------------------------------
 
-def _check(name: str, value: Any, least: float, *, whole: bool = False) -> None:
+    def match(
+        self, frame: Frame, features: np.ndarray, dt: float, embed: Embed | None, m: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Match the tracks, which have been predicted; arguments as for `step`.
+
+        Returns:
+            (N,) int64, the place in `frame` of each row's detection or NONE, and the features.
+        """
+        store = self.store
+        return associate(store.rows, len(store), store.gallery, frame, features, dt, self.settings), features
+
+    def conclude(self, frame: Frame, features: np.ndarray, match: np.ndarray) -> np.ndarray:
+        """Deaths and births, when all tracks have been corrected or marked as missed.
+
+        Returns:
+            (K,) int64, the rows of the tracks that ended.
+        """
+        store = self.store
+        buried = bury(store.rows, store.counters)
+        give_birth(store.rows, store.counters, store.gallery, frame, features, match, self.settings.budget)
+        release_buried(store.rows, store.gallery, len(buried))
+        return buried
+
+
+def check(name: str, value: Any, least: float, *, whole: bool = False) -> None:
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not good or not np.isfinite(value) or value < least or (whole and int(value) != value):
         raise InputError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number of at least {least}")

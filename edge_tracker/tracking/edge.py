@@ -1,0 +1,301 @@
+"""One frame of `method="edge"` on arrays; docs/edge-method.md describes it.
+
+Two halves, so that the embedder can be asked in between for the few crops that matter: `open_frame` predicts and
+matches by motion, `close_frame` lets lost tracks come back, corrects, tells crossed identities apart, buries and bears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_tracker.tracking.appearance import Queues, append, feature_norm
+from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.edge_appearance import (
+    BUDGET,
+    NOT_WANTED,
+    clean_crops,
+    learn_distances,
+    note_crossings,
+    reenter_tracks,
+    remember_features,
+    settle_crossings,
+    wanted_crops,
+)
+from edge_tracker.tracking.edge_filter import SEEN, sureness
+from edge_tracker.tracking.edge_matching import match_by_motion
+from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.edge_store import (
+    EdgeStore,
+    bury_edge,
+    correct_edge,
+    miss_edge,
+    predict_edge,
+    release_edge,
+    start_edge,
+)
+from edge_tracker.tracking.frame import OK, Frame, complain, prepare
+from edge_tracker.tracking.jit import jit
+from edge_tracker.tracking.store import LIVE
+from edge_tracker.tracking.tracker import Embed, Tracker, check
+
+HITS = 2  # that confirm a track, given the evidence
+
+
+@jit
+def boxes_of(frame):  # type: ignore[no-untyped-def]
+    """The detections of a frame as (K, 4) float64 x, y, w, h."""
+    boxes = np.empty((frame.ltwh.shape[0], 4))
+    for k in range(boxes.shape[0]):
+        for i in range(2):
+            boxes[k, i + 2] = frame.ltwh[k, i + 2]
+            boxes[k, i] = frame.ltwh[k, i] + boxes[k, i + 2] / 2
+    return boxes
+
+
+@jit
+def settle(rows, columns, match, back, frame, boxes, dt, appearance, edge):  # type: ignore[no-untyped-def]
+    """Correct the rows that were matched and note their detections; mark the others as missed."""
+    for row in range(match.shape[0]):
+        k = match[row]
+        if k == NONE:
+            miss_edge(rows, row, dt, appearance, edge)
+            continue
+        correct_edge(rows, columns, row, boxes, k, frame.confidence[k], back[row], HITS, edge)
+        _note(rows, row, frame, k)
+
+
+@jit
+def _note(rows, row, frame, k):  # type: ignore[no-untyped-def]
+    for i in range(4):
+        rows.ltwh[row, i] = frame.ltwh[k, i]
+    rows.detection[row] = frame.origin[k]
+    rows.confidence[row] = frame.confidence[k]
+    rows.class_id[row] = frame.class_id[k]
+
+
+@jit
+def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, features, appearance, edge):  # type: ignore[no-untyped-def]
+    """What follows when all rows are corrected: galleries, crossings, deaths, births. May change `match`.
+
+    Returns:
+        (K,) int64, the former places of the rows that died.
+    """
+    taken = np.zeros(boxes.shape[0], dtype=np.bool_)
+    for row in range(match.shape[0]):
+        if match[row] != NONE:
+            taken[match[row]] = True
+    clean = clean_crops(boxes, edge) if appearance else taken
+    if appearance:
+        note_crossings(rows, columns, match, gallery, edge)
+        remember_features(rows, columns, match, gallery, frame, features, clean, edge)
+        settle_crossings(rows, columns, match, gallery, learnt, edge)
+    buried = bury_edge(rows, columns, counters)
+    queues = Queues(rows.newest, rows.oldest, rows.features)
+    for k in range(boxes.shape[0]):
+        if taken[k] or sureness(frame.confidence[k]) < edge.low:
+            continue
+        row = start_edge(rows, columns, counters, boxes, k, frame.confidence[k], edge)
+        _note(rows, row, frame, k)
+        if appearance and clean[k] and frame.norm[k] > 0.0:
+            append(gallery, queues, row, features, frame.origin[k], frame.norm[k], BUDGET)
+            columns.stale[row] = 0.0
+    release_edge(rows, columns, gallery, buried.shape[0])
+    return buried
+
+
+@jit
+def match_by_looks(rows, match, gallery, frame, boxes, features, learnt, edge, class_aware):  # type: ignore[no-untyped-def]
+    """Add to the matches by motion those of lost tracks that come back; returns which rows (N,) those are."""
+    back = reenter_tracks(rows, match, gallery, frame, boxes, features, learnt, edge, class_aware)
+    learn_distances(rows, match, back, gallery, frame, features, clean_crops(boxes, edge), learnt)
+    return back
+
+
+@jit
+def open_frame(rows, columns, counters, learnt, frame, dt, class_aware, edge):  # type: ignore[no-untyped-def]
+    """Predict all tracks and match them by motion; returns the boxes (K, 4) xywh and the match (N,)."""
+    n = counters[LIVE]
+    boxes = boxes_of(frame)
+    predict_edge(rows, columns, learnt, 0, n, dt, edge)
+    return boxes, match_by_motion(rows, n, frame, boxes, dt, learnt, edge, class_aware)
+
+
+@jit
+def close_frame(rows, columns, counters, gallery, learnt, match, frame, boxes, features, dt, appearance, class_aware, edge):  # type: ignore[no-untyped-def] # fmt: skip # noqa: E501
+    """The rest of the frame; returns as `conclude`."""
+    back = np.zeros(match.shape[0], dtype=np.bool_)
+    if appearance:
+        back = match_by_looks(rows, match, gallery, frame, boxes, features, learnt, edge, class_aware)
+    settle(rows, columns, match, back, frame, boxes, dt, appearance, edge)
+    return conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, features, appearance, edge)
+
+
+@jit
+def step(rows, columns, counters, gallery, learnt, ltwh, confidence, class_ids, features, dt, settings, edge):  # type: ignore[no-untyped-def]
+    """One whole frame with the features given, or none. If a detection is not valid nothing is changed.
+
+    Returns:
+        As `tracker.step`.
+    """
+    complaint, blamed, frame = prepare(ltwh, confidence, class_ids, features, settings)
+    if complaint != OK:
+        return complaint, blamed, np.empty(0, dtype=np.int64)
+    aware, appearance = settings.class_aware, learnt[SEEN] > 0
+    boxes, match = open_frame(rows, columns, counters, learnt, frame, dt, aware, edge)
+    buried = close_frame(
+        rows, columns, counters, gallery, learnt, match, frame, boxes, features, dt, appearance, aware, edge
+    )
+    return complaint, blamed, buried
+
+
+@jit
+def measure_features(frame, features):  # type: ignore[no-untyped-def]
+    """Write the lengths of features (M, D) that came after `prepare` into the frame."""
+    for k in range(frame.origin.shape[0]):
+        norm = feature_norm(features, frame.origin[k])
+        frame.norm[k] = norm if np.isfinite(norm) else 0.0
+
+
+class EdgeTracker(Tracker):
+    """`method="edge"` over an `EdgeStore`, in the place of `Tracker`.
+
+    Args:
+        frame_rate: frames per second, in which `dt` counts.
+        edge: the parameters.
+        max_embeddings: crops that the embedder is asked for in a frame at most; None for no limit.
+        nms_max_overlap, class_aware, drop_invalid: as for `Tracker`.
+
+    Raises:
+        InputError: an argument that is out of range, by name.
+    """
+
+    store: EdgeStore
+
+    def __init__(
+        self,
+        frame_rate: float = 30.0,
+        edge: EdgeSettings | None = None,
+        max_embeddings: int | None = None,
+        nms_max_overlap: float = 1.0,
+        class_aware: bool = False,
+        drop_invalid: bool = False,
+    ) -> None:
+        check("frame_rate", frame_rate, 1e-3)
+        if max_embeddings is not None:
+            check("max_embeddings", max_embeddings, 0, whole=True)
+        self.edge = (EdgeSettings() if edge is None else edge).in_frames(float(frame_rate))
+        self.max_embeddings = max_embeddings
+        super().__init__(
+            max_age=int(max(self.edge.memory, self.edge.reenter_age)),
+            n_init=HITS,
+            nn_budget=BUDGET,
+            nms_max_overlap=nms_max_overlap,
+            class_aware=class_aware,
+            drop_invalid=drop_invalid,
+        )
+
+    def new_store(self) -> EdgeStore:
+        return EdgeStore(self.edge)
+
+    def reserve(self, detections: int, features: np.ndarray) -> None:
+        super().reserve(detections, features)
+        if features.shape[1] > 0:
+            self.store.learnt[SEEN] = 1.0
+            # A frame adds each feature once, and may begin a block for each queue that moves into its gallery.
+            count = 2 * detections + len(self.store)
+            self.store.reserve_features(count, features.shape[1])
+
+    def step(
+        self,
+        ltwh: np.ndarray,
+        confidence: np.ndarray,
+        class_ids: np.ndarray,
+        features: np.ndarray,
+        dt: float,
+        embed: Embed | None = None,
+    ) -> np.ndarray:
+        if embed is not None:
+            return self._step_and_ask(ltwh, confidence, class_ids, dt, embed)
+        self.reserve(len(ltwh), features)
+        s = self.store
+        complaint, blamed, buried = step(
+            s.rows, s.columns, s.counters, s.gallery, s.learnt, ltwh, confidence, class_ids, features, dt,
+            self.settings, self.edge,
+        )  # fmt: skip
+        if complaint:
+            complain(complaint, blamed)
+        return buried
+
+    def _step_and_ask(
+        self, ltwh: np.ndarray, confidence: np.ndarray, class_ids: np.ndarray, dt: float, embed: Embed
+    ) -> np.ndarray:
+        """`step`, the features got from `embed` where they matter. If that fails, nothing is changed."""
+        features = embed(np.empty(0, dtype=np.int64), len(ltwh))
+        complaint, blamed, frame = prepare(ltwh, confidence, class_ids, features[:0], self.settings)
+        if complaint:
+            complain(complaint, blamed)
+        self.reserve(len(ltwh), features)
+        s, aware = self.store, self.settings.class_aware
+        undo = self._remember()
+        try:
+            boxes, match = open_frame(s.rows, s.columns, s.counters, s.learnt, frame, dt, aware, self.edge)
+            features = self._ask(match, frame, boxes, dt, embed, len(ltwh))
+        except BaseException:
+            undo()
+            raise
+        return close_frame(
+            s.rows, s.columns, s.counters, s.gallery, s.learnt, match, frame, boxes, features, dt, True, aware,
+            self.edge,
+        )  # fmt: skip
+
+    def _ask(self, match: np.ndarray, frame: Frame, boxes: np.ndarray, dt: float, embed: Embed, m: int) -> np.ndarray:
+        """Features (M, D) of the detections that motion alone does not settle, within the budget; zero elsewhere."""
+        s = self.store
+        wanted = wanted_crops(s.rows, s.columns, match, frame, boxes, dt, self.edge, self.settings.class_aware)
+        chosen = np.flatnonzero(wanted != NOT_WANTED)
+        if self.max_embeddings is not None and len(chosen) > self.max_embeddings:
+            chosen = chosen[np.argsort(wanted[chosen], kind="stable")[: self.max_embeddings]]
+        features = embed(frame.origin[np.sort(chosen)], m)
+        measure_features(frame, features)
+        return features
+
+    def _remember(self) -> Callable[[], None]:
+        """Note all that `open_frame` changes; what is returned puts it back."""
+        s, n = self.store, len(self.store)
+        held = (s.rows.mean, s.rows.covariance, s.rows.age, s.rows.time_since_update, s.rows.detection,
+                s.rows.confidence, s.columns.stale, s.columns.parted)  # fmt: skip
+        before = [column[:n].copy() for column in held]
+        learnt = s.learnt.copy()
+
+        def undo() -> None:
+            for column, old in zip(held, before, strict=True):
+                column[:n] = old
+            s.learnt[:] = learnt
+
+        return undo
+
+    # --- what tracks with methods of their own go through ---------------------------------------------------------
+
+    def match(
+        self, frame: Frame, features: np.ndarray, dt: float, embed: Embed | None, m: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        s, aware = self.store, self.settings.class_aware
+        s.dt = dt
+        boxes = boxes_of(frame)
+        match = match_by_motion(s.rows, len(s), frame, boxes, dt, s.learnt, self.edge, aware)
+        if embed is not None:
+            features = self._ask(match, frame, boxes, dt, embed, m)
+        s.anew = np.zeros(len(match), dtype=np.bool_)
+        if s.appearance:
+            s.anew = match_by_looks(s.rows, match, s.gallery, frame, boxes, features, s.learnt, self.edge, aware)
+        return match, features
+
+    def conclude(self, frame: Frame, features: np.ndarray, match: np.ndarray) -> np.ndarray:
+        s = self.store
+        s.anew = np.zeros(0, dtype=np.bool_)
+        return conclude(
+            s.rows, s.columns, s.counters, s.gallery, s.learnt, match, frame, boxes_of(frame), features, s.appearance,
+            self.edge,
+        )  # fmt: skip

@@ -1,0 +1,297 @@
+"""The table of tracks with what `method="edge"` keeps beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from edge_tracker.errors import InputError
+from edge_tracker.tracking import edge_filter
+from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append, chain, release
+from edge_tracker.tracking.edge_filter import FIRST_SCATTER, LEARNT, SCATTER, SEEN
+from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.jit import jit
+from edge_tracker.tracking.store import (
+    CONFIRMED,
+    DELETED,
+    LIVE,
+    NEXT_ID,
+    NO_DETECTION,
+    TENTATIVE,
+    TrackStore,
+    bury,
+    checked_array,
+    close_up,
+    snapshot,
+)
+
+MOST_EVIDENCE = 7.0  # that one detection gives
+LONG_AGO = 1e12  # frames
+
+# Features a track may show after a crossing before it is decided who is who.
+PENDING = 3
+
+
+class EdgeColumns(NamedTuple):
+    """Columns beside those of `Rows`, row for row.
+
+    Attributes:
+        evidence: (C,) float64, sum of -ln(1 - confidence) over the detections matched.
+        stale: (C,) float64, frames since a feature entered the gallery.
+        partner: (C,) int64, id of the track that this one has crossed, 0 for none.
+        parted: (C,) float64, frames since they last overlapped.
+        pending_newest, pending_oldest, pending: (C,) int32, ends and count of the queue of features seen since.
+    """
+
+    evidence: np.ndarray
+    stale: np.ndarray
+    partner: np.ndarray
+    parted: np.ndarray
+    pending_newest: np.ndarray
+    pending_oldest: np.ndarray
+    pending: np.ndarray
+
+
+def make_columns(capacity: int) -> EdgeColumns:
+    """Empty columns with room for `capacity` tracks."""
+    return EdgeColumns(
+        evidence=np.zeros(capacity),
+        stale=np.full(capacity, LONG_AGO),
+        partner=np.zeros(capacity, dtype=np.int64),
+        parted=np.full(capacity, LONG_AGO),
+        pending_newest=np.full(capacity, NO_ROW, dtype=np.int32),
+        pending_oldest=np.full(capacity, NO_ROW, dtype=np.int32),
+        pending=np.zeros(capacity, dtype=np.int32),
+    )
+
+
+@jit
+def pending_queues(columns):  # type: ignore[no-untyped-def]
+    """The queues of pending features."""
+    return Queues(columns.pending_newest, columns.pending_oldest, columns.pending)
+
+
+@jit
+def predict_edge(rows, columns, learnt, first, last, dt, edge):  # type: ignore[no-untyped-def]
+    """Move rows first .. last ahead by `dt` frames; they have no detection until they are matched."""
+    for row in range(first, last):
+        edge_filter.predict(rows.mean, rows.covariance, row, dt, learnt, edge)
+        rows.age[row] += dt
+        rows.time_since_update[row] += dt
+        rows.detection[row] = NO_DETECTION
+        rows.confidence[row] = np.nan
+        columns.stale[row] += dt
+        columns.parted[row] += dt
+
+
+@jit
+def evidence_of(confidence):  # type: ignore[no-untyped-def]
+    """What a detection says for there being an object: -ln of the chance that there is none."""
+    return -np.log(max(1.0 - edge_filter.sureness(confidence), np.exp(-MOST_EVIDENCE)))
+
+
+@jit
+def correct_edge(rows, columns, row, boxes, k, confidence, anew, n_init, edge):  # type: ignore[no-untyped-def]
+    """Take the k-th box (K, 4) xywh into a row; `anew` starts its motion again there."""
+    if anew:
+        edge_filter.start(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
+    else:
+        edge_filter.correct(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
+    rows.hits[row] += 1
+    rows.time_since_update[row] = 0.0
+    columns.evidence[row] += evidence_of(confidence)
+    if rows.state[row] == TENTATIVE and rows.hits[row] >= n_init and columns.evidence[row] >= edge.evidence:
+        rows.state[row] = CONFIRMED
+
+
+@jit
+def longest_gap(rows, row, dt, appearance, edge):  # type: ignore[no-untyped-def]
+    """Frames without a detection for which a confirmed row lives; rounding must not decide."""
+    if appearance and rows.newest[row] != NO_ROW:
+        return max(edge.memory, edge.reenter_age) + dt / 2
+    gap = edge.memory
+    if not appearance:
+        gap = min(gap, edge.lifetime * (rows.age[row] - 1.0 - rows.time_since_update[row]) + dt)
+    return gap + dt / 2
+
+
+@jit
+def miss_edge(rows, row, dt, appearance, edge):  # type: ignore[no-untyped-def]
+    """Note that a row has no detection: a tentative track ends, a confirmed one when its time is over."""
+    if rows.state[row] == TENTATIVE or rows.time_since_update[row] > longest_gap(rows, row, dt, appearance, edge):
+        rows.state[row] = DELETED
+
+
+@jit
+def bury_edge(rows, columns, counters):  # type: ignore[no-untyped-def]
+    """`store.bury` with the columns beside."""
+    n = counters[LIVE]
+    buried = bury(rows, counters)
+    if buried.shape[0] > 0:
+        stays = np.ones(n, dtype=np.bool_)
+        stays[buried] = False
+        kept = np.flatnonzero(stays)
+        capacity = rows.id.shape[0]
+        close_up(columns.evidence.reshape(capacity, 1), kept, buried)
+        close_up(columns.stale.reshape(capacity, 1), kept, buried)
+        close_up(columns.partner.reshape(capacity, 1), kept, buried)
+        close_up(columns.parted.reshape(capacity, 1), kept, buried)
+        close_up(columns.pending_newest.reshape(capacity, 1), kept, buried)
+        close_up(columns.pending_oldest.reshape(capacity, 1), kept, buried)
+        close_up(columns.pending.reshape(capacity, 1), kept, buried)
+    return buried
+
+
+@jit
+def release_edge(rows, columns, gallery, deaths):  # type: ignore[no-untyped-def]
+    """Give back all features of the rows that `bury_edge` set aside."""
+    capacity = rows.id.shape[0]
+    for k in range(deaths):
+        row = capacity - 1 - k
+        release(gallery, rows.newest[row], rows.oldest[row])
+        release(gallery, columns.pending_newest[row], columns.pending_oldest[row])
+
+
+@jit
+def start_edge(rows, columns, counters, boxes, k, confidence, edge):  # type: ignore[no-untyped-def]
+    """Append a tentative track at the k-th box (K, 4) xywh and return its row."""
+    row = counters[LIVE]
+    edge_filter.start(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
+    rows.id[row] = counters[NEXT_ID]
+    rows.state[row] = TENTATIVE
+    rows.hits[row] = 1
+    rows.age[row] = 1.0
+    rows.time_since_update[row] = 0.0
+    rows.newest[row] = rows.oldest[row] = NO_ROW
+    rows.features[row] = 0
+    columns.evidence[row] = evidence_of(confidence)
+    columns.stale[row] = columns.parted[row] = LONG_AGO
+    columns.partner[row] = 0
+    columns.pending_newest[row] = columns.pending_oldest[row] = NO_ROW
+    columns.pending[row] = 0
+    counters[LIVE] += 1
+    counters[NEXT_ID] += 1
+    return row
+
+
+class EdgeStore(TrackStore):
+    """A `TrackStore` whose states are x, y, w, h.
+
+    Args:
+        edge: the settings, in frames.
+        capacity: tracks to make room for at first.
+
+    Attributes:
+        columns: see `EdgeColumns`.
+        learnt: (LEARNT,) float64, see `tracking.edge_filter`.
+        dt: frames of the step at hand.
+        anew: bool, the rows whose motion is to start again at their detection in the step at hand; for tracks with
+            methods of their own.
+    """
+
+    def __init__(self, edge: EdgeSettings, capacity: int = 64) -> None:
+        super().__init__(capacity)
+        self.edge = edge
+        self.columns = make_columns(capacity)
+        self.learnt = _nothing_learnt()
+        self.dt = 1.0
+        self.anew = np.zeros(0, dtype=np.bool_)
+
+    @property
+    def appearance(self) -> bool:
+        """Whether there have been features."""
+        return bool(self.learnt[SEEN] > 0)
+
+    def alike(self) -> EdgeStore:
+        return EdgeStore(self.edge, capacity=1)
+
+    def box(self, row: int) -> tuple[float, float, float, float]:
+        return edge_filter.box(self.rows.mean, row)
+
+    def snapshot(self) -> tuple[np.ndarray, ...]:
+        return snapshot(self.rows, len(self), True)
+
+    def predict(self, row: int, dt: float, longest: float) -> None:
+        predict_edge(self.rows, self.columns, self.learnt, row, row + 1, dt, self.edge)
+
+    def correct(self, row: int, xyah: np.ndarray, confidence: float, n_init: int) -> None:
+        xywh = xyah[None].copy()
+        xywh[0, 2] *= xywh[0, 3]
+        anew = bool(row < len(self.anew) and self.anew[row])
+        correct_edge(self.rows, self.columns, row, xywh, 0, float(confidence), anew, n_init, self.edge)
+
+    def miss(self, row: int, max_age: float) -> None:
+        miss_edge(self.rows, row, self.dt, self.appearance, self.edge)
+
+    def remember(self, row: int, feature: np.ndarray, budget: int) -> None:
+        """Nothing: which features enter a gallery is decided for all tracks of a frame together."""
+
+    def take(self, places: np.ndarray) -> TrackStore:
+        alone = super().take(places)
+        assert isinstance(alone, EdgeStore)
+        alone.columns = make_columns(len(places))
+        return alone
+
+    def reserve(self, births: int) -> None:
+        n = len(self)
+        super().reserve(births)
+        capacity = len(self.rows.id)
+        if len(self.columns.evidence) < capacity:
+            grown = make_columns(capacity)
+            for new, old in zip(grown, self.columns, strict=True):
+                new[:n] = old[:n]
+            self.columns = grown
+
+    def clear(self) -> None:
+        super().clear()
+        self.learnt = _nothing_learnt()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        n = len(self)
+        state = super().state_dict()
+        columns = {f"edge_{name}": column[:n].copy() for name, column in self.columns._asdict().items()}
+        newest, _ = columns.pop("edge_pending_newest"), columns.pop("edge_pending_oldest")
+        held = columns["edge_pending"]
+        places = [place for row in range(n) for place in chain(self.gallery, int(newest[row]), int(held[row]))]
+        state |= columns
+        state["edge_pending_unit"] = self.gallery.unit[places, : self.dimension]
+        state["edge_pending_norm"] = self.gallery.norm[places]
+        state["edge_learnt"] = self.learnt.copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray], budget: int) -> None:
+        plain = TrackStore(capacity=1)
+        plain.load_state_dict(state, budget)
+        n = len(plain)
+        columns = make_columns(len(plain.rows.id))
+        for name, column in columns._asdict().items():
+            if name not in ("pending_newest", "pending_oldest"):
+                column[:n] = checked_array(state, f"edge_{name}", (n,), column.dtype)
+        learnt = checked_array(state, "edge_learnt", (LEARNT,), np.dtype(np.float64))
+        held = columns.pending[:n].copy()
+        count = int(held.sum())
+        unit = checked_array(state, "edge_pending_unit", (count, plain.dimension), np.dtype(np.float32))
+        norm = checked_array(state, "edge_pending_norm", (count,), np.dtype(np.float32))
+        if held.min(initial=0) < 0 or held.max(initial=0) > PENDING or norm.min(initial=1) <= 0:
+            raise InputError("tracker state: a queue of features is not possible")
+        for name, array in (("pending_unit", unit), ("pending_norm", norm), ("learnt", learnt)):
+            if not np.isfinite(array).all():
+                raise InputError(f"tracker state: edge_{name} is not finite")
+        plain.reserve_features(n + count // BLOCK, unit.shape[1])
+        columns.pending[:n] = 0
+        at = 0
+        for row in range(n):
+            for _ in range(held[row]):
+                append(plain.gallery, pending_queues(columns), row, unit, at, 1.0, PENDING)
+                plain.gallery.norm[columns.pending_newest[row]] = norm[at]
+                at += 1
+        self.rows, self.gallery, self.counters = plain.rows, plain.gallery, plain.counters
+        self.columns, self.learnt = columns, learnt.copy()
+
+
+def _nothing_learnt() -> np.ndarray:
+    learnt = np.zeros(LEARNT)
+    learnt[SCATTER : SCATTER + 2] = FIRST_SCATTER
+    return learnt
