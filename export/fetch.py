@@ -26,6 +26,7 @@ from edge_tracker.errors import EdgeTrackerError
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 20
+STDERR = 2
 
 
 class FetchError(EdgeTrackerError):
@@ -136,9 +137,7 @@ class DebianPackage:
 def _run(command: list[str], folder: str | None = None) -> None:
     """Run a package client; its progress goes to our stderr, its complaints into the error."""
     try:
-        process = subprocess.run(
-            command, cwd=folder, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, text=True, check=False
-        )
+        process = subprocess.run(command, cwd=folder, stdout=STDERR, stderr=subprocess.PIPE, text=True, check=False)
     except OSError as error:
         raise FetchError(f"{command[0]}: {error.strerror}") from error
     if process.returncode:
