@@ -304,11 +304,14 @@ class TrackStore:
         alone.counters = np.array([len(places), 1], dtype=np.int64)
         known = np.flatnonzero(alone.rows.newest != NO_ROW)
         alone.gallery = make_gallery(1 + len(known), self.gallery.unit.shape[1])
-        features = self.gallery.unit[alone.rows.newest[known]] * self.gallery.norm[alone.rows.newest[known], None]
+        newest = alone.rows.newest[known]
         alone.rows.newest[known] = alone.rows.oldest[known] = NO_ROW
         alone.rows.features[known] = 0
-        for row, feature in zip(known, features, strict=True):
-            alone.add_feature(int(row), feature, budget=1)
+        for row, place in zip(known, newest, strict=True):
+            alone.add_feature(int(row), self.gallery.unit[place], budget=1)
+            # To the bit what the row was.
+            alone.gallery.unit[alone.rows.newest[row]] = self.gallery.unit[place]
+            alone.gallery.norm[alone.rows.newest[row]] = self.gallery.norm[place]
         return alone
 
     def latest_feature(self, row: int) -> np.ndarray | None:
