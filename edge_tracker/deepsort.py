@@ -277,7 +277,10 @@ class EdgeDeepSort:
             OSError: the file cannot be read.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            archive = np.load(path, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("a single array")
+            with archive:
                 state = {name: archive[name] for name in archive.files}
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: not a saved tracker state ({error})") from None

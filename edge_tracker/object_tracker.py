@@ -176,7 +176,7 @@ class ObjectTracker:
         state = self.store.state_dict()
         names, class_id = ClassNames(), state["class_id"]
         renumbered = class_id.copy()
-        for number in np.unique(class_id[class_id < NO_CLASS]).tolist():
+        for number in np.unique(class_id[class_id < NO_CLASS])[::-1].tolist():
             det_class = self.names.name(number)
             if isinstance(det_class, np.generic):
                 det_class = det_class.item()
@@ -203,14 +203,13 @@ class ObjectTracker:
             meta = json.loads(str(state["meta"]))
             form, version = meta["format"], meta["version"]
             today = None if meta["today"] is None else date.fromisoformat(meta["today"])
-            days, classes = [str(day) for day in meta["days"]], list(meta["classes"])
+            days, names = [str(day) for day in meta["days"]], ClassNames()
+            for det_class in meta["classes"]:
+                names.number(det_class)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a saved tracker state ({error})") from error
         if form != _STATE_FORMAT or version != _STATE_VERSION:
             raise InputError(f"saved state is {form} {version}, this version reads {_STATE_FORMAT} {_STATE_VERSION}")
-        names = ClassNames()
-        for det_class in classes:
-            names.number(det_class)
         loaded = self.core.new_store()
         loaded.load_state_dict(state, self.settings.budget)
         if loaded.rows.class_id.min(initial=NO_CLASS) < NO_CLASS - len(names.objects):
