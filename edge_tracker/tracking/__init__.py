@@ -29,6 +29,7 @@ def _warm_up_deepsort() -> None:
     confidence, classes = np.ones(2), np.zeros(2, dtype=np.int64)
     for seen in (2, 2, 1, 0, 0):
         tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
+        tracker.store.state_dict()
     tracker.store.snapshot()
 
     # What tracks with methods of their own go through, one by one.
@@ -42,6 +43,9 @@ def _warm_up_deepsort() -> None:
     store.release_buried(rows, gallery, len(store.bury(rows, counters)))
     tracker.store.add_feature(0, features[0], budget=1)
     kalman.box(rows.mean, 0)
+    kf = kalman.KalmanFilter()
+    state = kf.update(*kf.predict(*kf.initiate(frame.xyah[0])), frame.xyah[0])
+    kf.gating_distance(*state, frame.xyah)
 
 
 def _warm_up_edge() -> None:
