@@ -1,0 +1,192 @@
+"""Starting: compiled code comes from the cache, also a stale or an impossible one, and nothing else is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edge_tracker
+from edge_tracker.tracking.jit import _drop_stale
+
+PACKAGE = Path(edge_tracker.__file__).parent
+
+# Counts what Numba compiled anew, and which forms of each function there are.
+DISPATCHERS = """
+import importlib, pkgutil
+import edge_tracker.tracking
+from numba.core.registry import CPUDispatcher
+def dispatchers():
+    modules = [importlib.import_module(f"edge_tracker.tracking.{m.name}")
+               for m in pkgutil.iter_modules(edge_tracker.tracking.__path__)]
+    functions = [f for m in modules for f in vars(m).values() if isinstance(f, CPUDispatcher)]
+    return {f"{f.__module__}.{f.__name__}": f for f in functions}
+def forms():
+    return {name: len(f.signatures) for name, f in dispatchers().items()}
+def compiled():
+    return {name: sum(f.stats.cache_misses.values()) for name, f in dispatchers().items() if f.stats.cache_misses}
+"""
+
+
+def run(code: str, *, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    """Run a program in a new interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd or PACKAGE.parent,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A folder with a copy of the package in it, without any caches."""
+    shutil.copytree(PACKAGE, tmp_path / "here" / "edge_tracker", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "here"
+
+
+FIRST_UPDATE = """
+import time
+import numpy as np
+from edge_tracker import EdgeDeepSort
+tracker = EdgeDeepSort(embedder=None)
+tracker.update(np.zeros((0, 4)))
+tracker.update_tracks([([0, 0, 30, 60], 0.9, "cat")], embeds=[[1.0, 2.0]])
+print(time.process_time())
+"""
+
+
+def test_with_a_warm_cache_nothing_is_compiled() -> None:
+    run(FIRST_UPDATE)  # now the cache is warm
+    seconds, compiled = run(f"{FIRST_UPDATE}\n{DISPATCHERS}\nprint(compiled())").stdout.splitlines()
+    assert compiled == "{}"
+    # Less than 1 s on a desktop's CPU; compiling takes 20 times as long.
+    assert float(seconds) < 4
+
+
+EVERYTHING = """
+import numpy as np
+from edge_tracker import EdgeDeepSort, Track
+class Own(Track):
+    def predict(self, kf):
+        self.mean, self.covariance = kf.predict(self.mean, self.covariance)
+        super().predict(kf)
+    def update(self, kf, detection):
+        kf.gating_distance(self.mean, self.covariance, detection.to_xyah()[None])
+        self.mean, self.covariance = kf.update(self.mean, self.covariance, detection.to_xyah())
+        super().update(kf, detection)
+for arguments in ({}, {"nms_max_overlap": 0.5, "class_aware": True, "gating_only_position": True, "nn_budget": None},
+                  {"drop_invalid": True, "override_track_class": Own, "max_age": 3}):
+    tracker = EdgeDeepSort(embedder=None, **arguments)
+    for frame in range(30):
+        boxes = np.array([[40.0 * k + frame, 5, 30, 60] for k in range(frame % 5)]).reshape(-1, 4)
+        for features in (np.eye(5)[:frame % 5], np.eye(5, dtype=np.float32)[:frame % 5, ::-1]):
+            tracks = tracker.update_tracks([(box, 0.9, "cat") for box in boxes], embeds=features)
+            [(t.to_ltwh(), t.to_ltrb(orig=True), t.mean, t.covariance, t.get_feature()) for t in tracks]
+        tracker.update(boxes.astype(np.float32), np.ones(len(boxes)), np.arange(len(boxes)), features, dt=0.5)
+        tracker.update(boxes, dt=2)
+        again = EdgeDeepSort(embedder=None, **arguments)
+        again.load_state_dict(tracker.state_dict())
+    tracker.delete_all_tracks()
+"""
+
+
+def test_warming_up_leaves_nothing_to_compile_later() -> None:
+    out = run(
+        f"{DISPATCHERS}\nedge_tracker.tracking.warmup()\nbefore = forms()\n{EVERYTHING}\n"
+        "print({name: count for name, count in forms().items() if count != before.get(name, 0)})"
+    ).stdout
+    assert out.strip() == "{}", "these functions got forms that warmup() does not know"
+
+
+def test_the_cache_is_where_numba_is_told_to_put_it(copied: Path, tmp_path: Path) -> None:
+    program = "import edge_tracker.tracking.assignment as a, numpy as np; print(a.solve(np.eye(3)), a.solve.stats)"
+    first, second = (run(program, cwd=copied, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stdout for _ in range(2))
+    assert list((tmp_path / "cache").rglob("assignment.solve-*.nbi"))
+    assert not list(copied.rglob("*.nbi"))
+    assert "cache_hits=Counter()" in first
+    assert "cache_misses=Counter()" in second
+
+
+def test_a_cache_of_other_sources_is_not_used(copied: Path) -> None:
+    """`snapshot` has `kalman.box` compiled into it: if that changes, Numba by itself goes on with the old code."""
+    program = """
+import numpy as np
+from edge_tracker.tracking.store import TrackStore
+store = TrackStore()
+store.rows.mean[0, :4] = 50, 50, 1, 10
+store.counters[0] = 1
+print(store.snapshot()[1])
+"""
+    assert run(program, cwd=copied).stdout.split() == ["[[45.", "45.", "55.", "55.]]"]
+    assert list(copied.rglob("store.snapshot-*.nbi"))
+    source = copied / "edge_tracker" / "tracking" / "kalman.py"
+    text = source.read_text()
+    assert text.count("height = max(means[row, 3], 0.0)") == 1
+    source.write_text(text.replace("height = max(means[row, 3], 0.0)", "height = max(means[row, 3], 0.0) * 2"))
+    assert run(program, cwd=copied).stdout.split() == ["[[40.", "40.", "60.", "60.]]"]
+
+
+def test_what_is_dropped_of_a_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    drop = _drop_stale.__wrapped__  # which is not done twice in a process
+    drop(cache)
+    stamp = cache / "sources.sha256"
+    assert len(stamp.read_text()) == 64
+    (index := cache / "kalman.box-1.py311.nbi").touch()
+    (other := cache / "store.cpython-311.pyc").touch()
+    drop(cache)
+    assert index.exists(), "the sources are the same"
+    for stale in ("", "0" * 64):
+        index.touch()
+        stamp.write_text(stale)
+        drop(cache)
+        assert not index.exists()
+        assert other.exists()
+        assert len(stamp.read_text()) == 64
+    (tmp_path / "file").touch()
+    drop(tmp_path / "file" / "cache")  # cannot be, and is not our business
+
+
+@pytest.mark.slow
+def test_without_a_cache_it_warns_once_and_tracks_all_the_same(copied: Path, tmp_path: Path) -> None:
+    """No folder can be written: neither the package's, nor the user's, nor the one asked for.
+
+    Permissions do not bind root, so files stand where the folders would be made.
+    """
+    (block := tmp_path / "a file").touch()
+    for folder in [copied / "edge_tracker", *(p for p in (copied / "edge_tracker").rglob("*") if p.is_dir())]:
+        (folder / "__pycache__").touch()
+    program = f"{FIRST_UPDATE}\nimport edge_tracker\nprint(edge_tracker.__file__, tracker.tracker.tracks[0].track_id)"
+    # Compiling without optimisation takes half the time.
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), str(block / "cache"))
+    done = run(program, cwd=copied, NUMBA_OPT="0", PYTHONDONTWRITEBYTECODE="1", **nowhere)
+    assert done.stdout.splitlines()[-1] == f"{copied}/edge_tracker/__init__.py 1"
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert done.stderr.count("NUMBA_CACHE_DIR") == 1
+    assert not list(copied.rglob("*.nb*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
+def test_no_hidden_threads() -> None:
+    program = f"""
+import os
+import numpy, scipy.linalg  # which Numba uses if it is there; their BLAS may have threads of its own, which sleep
+before = len(os.listdir("/proc/self/task"))
+{EVERYTHING}
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    assert run(program).stdout.strip() == "0"
+
+
+def test_only_what_tracking_needs_is_imported() -> None:
+    heavy = ("cv2", "onnxruntime", "onnx", "torch", "tensorrt", "pydantic", "supervision")
+    out = run(f"{FIRST_UPDATE}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])").stdout
+    assert out.splitlines()[-1] == "[]"
