@@ -48,7 +48,7 @@ class EdgeSettings(NamedTuple):
     growth: float = 0.13
     first_speed: float = 1.0
     first_growth: float = 0.4
-    doubt: float = 6.0
+    doubt: float = 2.0
     camera: float = 25.0
     camera_memory: float = 5.0
     similarity: float = 0.17
@@ -56,7 +56,7 @@ class EdgeSettings(NamedTuple):
     memory: float = 5.0
     lifetime: float = 1.0
     evidence: float = 7.0
-    low: float = 0.5
+    low: float = 0.3
     reenter: float = 0.45
     reenter_age: float = 3.0
     reenter_height: float = 0.4
