@@ -226,10 +226,13 @@ class EdgeDeepSort:
         ltwh = _array("ltwh", ltwh, np.float64, (None, 4))
         m = len(ltwh)
         confidence = NO_FLOATS if confidence is None else _array("confidence", confidence, np.float64, (m,))
-        class_ids = NO_CLASSES if class_ids is None else _array("class_ids", class_ids, np.int64, (m,))
-        if class_ids.min(initial=NO_CLASS) < NO_CLASS:
-            index = int(class_ids.argmin())
-            raise InputError(f"detection {index}: class id {class_ids[index]}, expected 0 or more, or -1 for none")
+        if class_ids is None:
+            class_ids = NO_CLASSES
+        else:
+            class_ids = _array("class_ids", class_ids, np.int64, (m,))
+            if class_ids.min(initial=NO_CLASS) < NO_CLASS:
+                index = int(class_ids.argmin())
+                raise InputError(f"detection {index}: class id {class_ids[index]}, expected 0 or more, or -1 for none")
         if features is None and self.embedder is not None:
             self._require_features(None, frame)
         features, embed = self._looks(features, frame, ltwh, confidence, None, None)
