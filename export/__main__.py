@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_tracker.errors import EdgeTrackerError
+from edge_tracker.errors import DeviceError, EdgeTrackerError
 from export.families import DEFAULT, IMAGENET_MEAN, IMAGENET_STD, MODELS, YOLOV3_TINY, Detector, Embedder, find
 
 if TYPE_CHECKING:
@@ -206,7 +206,33 @@ def run(options: argparse.Namespace, made: list[Made]) -> int:
             network, options.output, gate, options.precision, options.opset, options.calibration
         )
 
-    return sum(not _succeeds(export, model, made) for model in models)
+    return sum(not _succeeds(export, model, made) for model in models) + build_engines(made)
+
+
+def build_engines(made: Sequence[Made]) -> int:
+    """Where TensorRT and a GPU are present, build the engines of what was exported; elsewhere nothing.
+
+    Returns:
+        How many failed.
+    """
+    from edge_tracker.inference.builder import EngineOptions, import_tensorrt
+    from edge_tracker.inference.cuda import open_cuda
+    from edge_tracker.inference.engines import ensure_engine
+
+    try:
+        trt, gpu = import_tensorrt(), open_cuda().gpu
+    except DeviceError:
+        return 0
+    failed = 0
+    for file in made:
+        if file.precision == "fp32":  # beside it lies what TensorRT needs
+            options = EngineOptions(batch=1) if isinstance(find(file.name), Detector) else EngineOptions()
+            try:
+                log.info("%s is in place", ensure_engine(file.path, options, trt=trt, gpu=gpu))
+            except EdgeTrackerError as error:
+                failed += 1
+                _complain(str(error))
+    return failed
 
 
 def _succeeds(
