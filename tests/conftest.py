@@ -26,3 +26,12 @@ def engines() -> Path:
     if not any(folder.glob("*.onnx")):
         pytest.skip("needs exported models: run `make export`")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_video() -> Path:
+    """OpenCV's vtest.avi: 795 frames of real pedestrians, 768x576."""
+    for path in (ROOT / "data/vtest.avi", ROOT.parent / "shared/data/mot15/PETS09-S2L1/vtest.avi"):
+        if path.is_file():
+            return path
+    pytest.skip("needs the demo video: run `make demo`")

@@ -24,6 +24,7 @@ from edge_tracker.errors import ConfigError
 MODEL_SUFFIXES = (".onnx", ".engine")
 VIDEO_SUFFIXES = (".mp4", ".avi")
 MAX_CAMERA = 999
+DEFAULT_DETECTOR = "yolov3-tiny"
 
 
 # Text without control characters: no key has a use for them, and they would break a line of an error or of a log.
@@ -109,9 +110,51 @@ class EmbedderConfig(_Section):
     )
 
 
+class EngineConfig(_Section):
+    """How TensorRT engines are built from the models. `edge_tracker.inference.EngineOptions` has the same names."""
+
+    precision: Literal["fp16", "fp32", "int8"] = _key(
+        "fp16", "one of fp16, fp32, int8", says="Precision of the engines. `int8` needs a `NAME.int8.onnx`."
+    )
+    workspace: int = _key(
+        1024, "MiB: a whole number from 1 to 1000000", ge=1, le=1_000_000, says="Scratch memory a layer may take, MiB."
+    )
+    optimization_level: int = _key(
+        3, "a whole number from 0 to 5", ge=0, le=5, says="0 is quick to build, 5 quick to run."
+    )
+    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = _key(
+        "none",
+        "one of none, same_compute_capability, ampere_plus",
+        says="Which other GPUs may run the engines.",
+    )
+    version_compatible: bool = _key(
+        False, "true or false", says="Whether later TensorRT versions of the same major number may run the engines."
+    )
+    dla_core: int | None = _key(
+        None,
+        "the number of a DLA core, such as 0, or null for none",
+        ge=0,
+        le=15,
+        says="DLA core of a Jetson Orin or Xavier for the layers that it can run.",
+    )
+
+
 class TrackerConfig(_Section):
     """How detections become tracks. The names are `EdgeDeepSort`'s own."""
 
+    method: Literal["edge", "deepsort"] = _key(
+        "edge",
+        "one of edge, deepsort",
+        says="`edge` keeps identities better and embeds only where it matters; `deepsort` is DeepSORT, exactly.",
+    )
+    max_embeddings: int | None = _key(
+        None,
+        "a whole number from 0 to 100000, or null for no limit",
+        ge=0,
+        le=100_000,
+        says="`edge`: most crops to embed in a frame, the most valuable first. `null`: all that matter.",
+    )
+    selective: bool = _key(True, "true or false", says="`edge`: false to embed every detection.")
     max_iou_distance: float = _key(
         0.7, "a number from 0 to 1", ge=0, le=1, says="Most 1 - IoU at which the IoU stage associates."
     )
@@ -176,8 +219,24 @@ class Config(_Section):
     source: SourceConfig = _key(SourceConfig(), "a section", says="Where frames come from.")
     detector: DetectorConfig = _key(DetectorConfig(), "a section", says="What finds the objects.")
     embedder: EmbedderConfig = _key(EmbedderConfig(), "a section", says="What tells objects apart by their looks.")
+    engine: EngineConfig = _key(EngineConfig(), "a section", says="How TensorRT engines are built.")
     tracker: TrackerConfig = _key(TrackerConfig(), "a section", says="How detections become tracks.")
     outputs: OutputsConfig = _key(OutputsConfig(), "a section", says="Where the results go.")
+
+
+# The tracker's keys that one of its methods knows nothing of.
+FOREIGN_KEYS = {
+    "edge": ("max_iou_distance", "max_age", "n_init", "max_cosine_distance", "nn_budget", "gating_only_position"),
+    "deepsort": ("max_embeddings", "selective"),
+}
+
+
+def tracker_arguments(config: TrackerConfig) -> tuple[dict[str, Any], list[str]]:
+    """What `EdgeDeepSort` takes of the section, and the keys that were changed but mean nothing to its method."""
+    foreign = FOREIGN_KEYS[config.method]
+    default = TrackerConfig()
+    idle = [name for name in foreign if getattr(config, name) != getattr(default, name)]
+    return {name: value for name, value in config if name not in foreign}, idle
 
 
 # The keys that hold paths, and which of them may be a model's name instead.
@@ -277,6 +336,9 @@ def _cross_check(config: Config, document: Document) -> list[str]:
 
     if config.detector.model is not None and config.detector.mot is not None:
         refuse("detector", "mot", config.detector.mot, "is given as well as detector.model; give one of the two")
+    classes = config.detector.classes
+    if config.detector.mot is not None and classes is not None and not {"person", 0} & set(classes):
+        refuse("detector", "classes", classes, "would leave nothing of detector.mot, whose one class is person (0)")
     uri = config.source.uri
     scheme = scheme_of(uri) if uri is not None else None
     local = str(uri) if uri is not None and is_path(uri) else None
@@ -424,15 +486,23 @@ def _dotted(key: Key) -> str:
     return text
 
 
+class _Short(reprlib.Repr):
+    """Collections cut short, with the credentials taken out of each text before it is cut."""
+
+    def repr_str(self, text: str, level: int) -> str:
+        return super().repr_str(redact(text), level)
+
+
 def _show(value: Any) -> str:
     """A value as YAML would write it, short, on one line and without credentials."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, str):
         text = json.dumps(redact(value), ensure_ascii=False)
-        return text if len(text) <= 120 else f'{text[:100]}..."'
-    return redact(reprlib.repr(value))
+        return _one_line(text if len(text) <= 120 else f'{text[:100]}..."')
+    return _one_line(_Short().repr(value))
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\n"))
+    """`text` with line ends and other characters that do not print written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,6 +1,6 @@
 """Where results go: MOTChallenge text, JSON lines, annotated video. The formats are described in docs/results.md.
 
-Text is written a whole frame at a time and flushed at once, so that whatever stops the process, every line is whole.
+Text is written a whole frame at a time and at once, so that whatever stops the process, every line is whole.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -104,18 +105,24 @@ class _TextSink:
     def __init__(self, path: Path) -> None:
         check_output(path)
         self.path = path
+        self._size = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = path.open("w", encoding="utf-8", newline="\n")
+            self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
 
     def _put(self, text: str) -> None:
+        data = text.encode()
         try:
-            self._file.write(text)
-            self._file.flush()
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
         except OSError as error:
+            with suppress(OSError):  # a full disk: take back the part of a line that still found room
+                self._file.truncate(self._size)
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._size += len(data)
 
     def close(self) -> None:
         try:

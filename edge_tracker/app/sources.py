@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from edge_tracker.app.uri import (
@@ -28,11 +29,12 @@ from edge_tracker.app.uri import (
 )
 from edge_tracker.errors import SourceError
 
-# FFmpeg prints what it thinks of a stream, with its URL, to stderr. What matters is in this module's own messages.
+# OpenCV and FFmpeg print what they think of a stream, with its URL, to stderr. What matters of it is in this module's
+# own messages. FFmpeg's part reads its variable at its first use.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-
-import cv2
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # 4.x, 5.x
+    _set_log_level(0)
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +141,13 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         index, last = 0, 0.0
+        image: np.ndarray | None
         while True:
             if self._first is not None:
                 ok, image, self._first = True, self._first, None
             else:
                 ok, image = self._read()
-            if not ok:
+            if not ok or image is None:
                 break
             index += 1
             last = max(last, self._time_of(index))

@@ -48,7 +48,10 @@ class Document:
         for end in range(len(key), 0, -1):
             if key[:end] in self.origins:
                 return self.origins[key[:end]]
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
+        if key in self.lines:
+            return f"{self.path}:{self.lines[key]}"
+        within = (origin for other, origin in self.origins.items() if other[: len(key)] == key)
+        return next(within, str(self.path))  # a section may be there by an option alone
 
 
 class _Loader(yaml.SafeLoader):
@@ -110,7 +113,7 @@ def parse_yaml(text: str, lines: dict[Key, int] | None = None) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _check_keys(node, (), {} if lines is None else lines, set())
+            _check_keys(node, (), {} if lines is None else lines, set(), set())
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -137,7 +140,7 @@ def parse_override(text: str) -> tuple[Key, Any]:
     """
     name, equals, value = text.partition("=")
     key = tuple(part.strip() for part in name.split("."))
-    if not equals or not all(key):
+    if not equals or not all(re.fullmatch(r"[\w-]+", part) for part in key):
         raise ConfigError(
             f"--set: {redact(text)!r} is not valid; expected section.key=value, such as tracker.max_age=60"
         )
@@ -147,10 +150,17 @@ def parse_override(text: str) -> tuple[Key, Any]:
         raise ConfigError(f"--set: {redact(name)}{error}") from None
 
 
-def _check_keys(node: yaml.Node, prefix: Key, lines: dict[Key, int], above: set[int]) -> None:
-    """Note the line of every key, and refuse a key that is there twice: YAML would silently keep the last."""
-    if len(prefix) >= MAX_DEPTH or id(node) in above:  # an alias can stand within its own anchor
+def _check_keys(node: yaml.Node, prefix: Key, lines: dict[Key, int], above: set[int], done: set[int]) -> None:
+    """Note the line of every key, and refuse a key that is there twice: YAML would silently keep the last.
+
+    `above` are the nodes that `node` lies in: an alias can stand within its own anchor. `done` are those looked at: a
+    few aliases of aliases can stand for billions of nodes.
+    """
+    if len(prefix) >= MAX_DEPTH or id(node) in above:
         raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
+    if id(node) in done:
+        return
+    done.add(id(node))
     above = above | {id(node)}
     if isinstance(node, yaml.MappingNode):
         seen: dict[tuple[str, Any], int] = {}
@@ -164,12 +174,12 @@ def _check_keys(node: yaml.Node, prefix: Key, lines: dict[Key, int], above: set[
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen[same] = line
             lines.setdefault((*prefix, key_node.value), line)
-            _check_keys(value_node, (*prefix, key_node.value), lines, above)
+            _check_keys(value_node, (*prefix, key_node.value), lines, above, done)
     elif isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             lines.setdefault((*prefix, i), item.start_mark.line + 1)
             if not isinstance(item, yaml.ScalarNode):
-                _check_keys(item, (*prefix, i), lines, above)
+                _check_keys(item, (*prefix, i), lines, above, done)
 
 
 def _one_line(text: str) -> str:
