@@ -145,6 +145,25 @@ class EdgeDeepSort:
         elif embedder is not None:
             self.embedder = _open_embedder(embedder, embedder_model_name, embedder_wts, half, bgr, embedder_gpu)
 
+    @classmethod
+    def from_config(cls, config: str | Path | Mapping[str, Any], *, frame_rate: float | None = None) -> EdgeDeepSort:
+        """The tracker, with its embedder, that a `cam.yaml` describes, for apps with their own frames and detections.
+
+        Args:
+            config: the YAML file, or its content as a mapping. `source` may be missing from it.
+            frame_rate: frames per second of the app's frames; if None, `source.fps` of the configuration.
+
+        Raises:
+            ConfigError: the configuration cannot be read or is not valid.
+            ModelError, DeviceError: the embedder cannot be used.
+        """
+        # Configuration lies above the tracker, and is looked at only by who asks for it.
+        from edge_tracker.app.config import load_config
+        from edge_tracker.app.tracker import open_embedder, open_tracker
+
+        valid = load_config(config, needs_source=False)
+        return open_tracker(valid, open_embedder(valid), frame_rate or valid.source.fps)
+
     def update_tracks(
         self,
         raw_detections: Iterable[Any],

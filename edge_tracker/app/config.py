@@ -6,11 +6,12 @@ with the file and its line, the key, the value, and what would be right.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -245,22 +246,30 @@ _MODEL_KEYS: tuple[Key, ...] = (("detector", "model"), ("embedder", "model"))
 _PATH_KEYS: tuple[Key, ...] = (("detector", "mot"), *_OUTPUT_KEYS)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), source: str | int | None = None) -> Config:
+def load_config(
+    config: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    source: str | int | None = None,
+    *,
+    needs_source: bool = True,
+) -> Config:
     """Read and validate a configuration.
 
-    Paths in the file are made absolute against the file's folder, paths in `overrides` and `source` against the
-    current one.
+    Paths in a file are made absolute against the file's folder, all others against the current one.
 
     Args:
-        path: the YAML file.
+        config: the YAML file, or its content as a mapping.
         overrides: `section.key=value` each; the value is parsed as YAML.
         source: replaces `source.uri`.
+        needs_source: False where frames come from elsewhere, and `source.uri` may be missing.
 
     Raises:
         ConfigError: the file cannot be read or is not valid. The message has a line for each problem.
     """
-    path = Path(path)
-    document = read_document(path)
+    if isinstance(config, Mapping):
+        document = Document(Path("configuration"), copy.deepcopy(dict(config)))
+    else:
+        document = read_document(Path(config))
     given = [(*parse_override(text), "--set") for text in overrides]
     if source is not None:
         given.append((("source", "uri"), source, "--source"))
@@ -268,14 +277,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), source: str | i
         document.override(key, _against(value, key, Path.cwd()), origin)
     _drop_empty_sections(document)
     try:
-        config = Config.model_validate(document.data)
+        valid = Config.model_validate(document.data)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(error, document))) from None
-    config = _resolve_paths(config, path.absolute().parent)
-    problems = _cross_check(config, document)
+    valid = _resolve_paths(valid, document.path.absolute().parent)
+    problems = _cross_check(valid, document, needs_source)
     if problems:
         raise ConfigError("\n".join(problems))
-    return config
+    return valid
 
 
 def _drop_empty_sections(document: Document) -> None:
@@ -326,7 +335,7 @@ def needs_frames(config: Config) -> bool:
     return config.detector.mot is None or config.embedder.model is not None or config.outputs.video is not None
 
 
-def _cross_check(config: Config, document: Document) -> list[str]:
+def _cross_check(config: Config, document: Document, needs_source: bool) -> list[str]:
     """What is wrong with keys that are each valid by themselves, a line each."""
     problems: list[str] = []
 
@@ -342,7 +351,7 @@ def _cross_check(config: Config, document: Document) -> list[str]:
     uri = config.source.uri
     scheme = scheme_of(uri) if uri is not None else None
     local = str(uri) if uri is not None and is_path(uri) else None
-    if uri is None and needs_frames(config):
+    if uri is None and needs_source and needs_frames(config):
         refuse("source", "uri", None, f"missing; expected {_expects(SourceConfig, 'uri')}")
     elif isinstance(uri, int) and not 0 <= uri <= MAX_CAMERA:
         refuse("source", "uri", uri, f"is not valid; expected {_expects(SourceConfig, 'uri')}")

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_tracker.app.build import engine_options
 from edge_tracker.app.check import naming
-from edge_tracker.app.config import DEFAULT_DETECTOR, Config, TrackerConfig, needs_frames, tracker_arguments
+from edge_tracker.app.config import DEFAULT_DETECTOR, Config, needs_frames
 from edge_tracker.app.sinks import FrameTracks, JsonlSink, MotSink, Sink, VideoSink, check_output
 from edge_tracker.app.sources import Frame, NoImages, Source, open_source
-from edge_tracker.deepsort import EdgeDeepSort
+from edge_tracker.app.tracker import FRAME_RATE, open_embedder, open_tracker
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
-from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model
 from edge_tracker.tracking import warmup
 from edge_tracker.tracking.tracker import step
@@ -37,9 +36,7 @@ log = logging.getLogger(__name__)
 STAGES = ("read", "detect", "embed", "track", "write")
 LOG_EVERY_S = 10.0
 
-# For `edge`, where a source does not say how many frames it has a second; of a live one, a frame counts for as long as
-# it took to come, but for at least so much of a frame.
-FRAME_RATE = 30.0
+# For `edge`, a frame of a live source counts for as long as it took to come, but for at least so much of a frame.
 LEAST_STEP = 0.1
 
 
@@ -141,19 +138,11 @@ class Pipeline:
                     check_output(Path(path))
         with ExitStack() as stack:
             self._finder, self._source = _open_inputs(config, stack, build)
-            self._embedder: Embedder | None = None
-            if config.embedder.model is not None:
-                with naming("embedder.model"):
-                    self._embedder = Embedder(
-                        config.embedder.model,
-                        device=config.device,
-                        batch=config.embedder.batch,
-                        threads=config.threads,
-                        engine=engine_options(config),
-                        build=build,
-                    )
+            with naming("embedder.model"):
+                self._embedder = open_embedder(config, build)
+            if self._embedder is not None:
                 stack.callback(self._embedder.close)
-            self._tracker = _open_tracker(config.tracker, self._embedder, self._source)
+            self._tracker = open_tracker(config, self._embedder, self._source.fps)
             self._live = self._source.live and config.tracker.method == "edge"
             self._rate = self._source.fps or FRAME_RATE
             self._time: float | None = None
@@ -241,15 +230,6 @@ class Pipeline:
         if not self._live or before is None:
             return 1.0
         return max(LEAST_STEP, (frame.time - before) * self._rate)
-
-
-def _open_tracker(config: TrackerConfig, embedder: Embedder | None, source: Source) -> EdgeDeepSort:
-    arguments, idle = tracker_arguments(config)
-    for name in idle:
-        log.warning("tracker.%s means nothing to tracker.method: %s, and is not used", name, config.method)
-    if config.method == "edge":
-        arguments["frame_rate"] = source.fps or FRAME_RATE
-    return EdgeDeepSort(embedder=embedder, **arguments)
 
 
 def _open_inputs(config: Config, stack: ExitStack, build: bool) -> tuple[_FindsObjects, Source]:
