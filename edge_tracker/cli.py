@@ -31,7 +31,6 @@ examples:
   edge-tracker build --config cam.yaml                  build its TensorRT engines now, not at the first run
   edge-tracker doctor --config cam.yaml                 say what is missing on this machine
   edge-tracker eval MOT15/train --config cam.yaml       score it on sequences with ground truth
-  edge-tracker tune MOT15/train --config cam.yaml       search the tracker's settings on them
   edge-tracker warmup                                   compile the tracker now, not at the first run
 
 exit codes:
@@ -260,48 +259,11 @@ def _eval(options: argparse.Namespace) -> int:
     return OK
 
 
-def _tune_arguments(parser: Any) -> None:
-    parser.add_argument("folder", metavar="FOLDER", help="MOTChallenge sequences: SEQ/gt/gt.txt, SEQ/det/det.txt, ...")
-    _config_arguments(parser)
-    parser.add_argument("--study", metavar="FOLDER", default="results/tune", help="keep all here, and resume from it")
-    parser.add_argument("--trials", metavar="N", type=_whole_number, default=100, help="settings tried in each search")
-    parser.add_argument(
-        "--search",
-        metavar="KEY=LOW:HIGH",
-        action="append",
-        default=[],
-        help="search this key of tracker, between these values; may be given several times",
-    )
-    parser.add_argument("--objective", choices=("HOTA", "IDF1", "MOTA"), default="HOTA", help="what to make most of")
-    parser.add_argument("--sequences", metavar="SEQ", nargs="+", default=[], help="these sequences only")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the search")
-    parser.add_argument("--no-build", action="store_true", help="fail, instead of building a TensorRT engine first")
-
-
-def _tune(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from edge_tracker.app.config import load_config
-    from edge_tracker.app.evaluation import find_sequences
-    from edge_tracker.app.tuning import Tuner, parse_range
-
-    sequences = find_sequences(options.folder, options.sequences)
-    # Frames come from the sequences, so that a configuration without a source is fine here.
-    config = load_config(options.config, options.set, source=str(sequences[0].folder))
-    ranges = [parse_range(text) for text in options.search]
-    _say_more(options)
-    tuner = Tuner(config, sequences, Path(options.study), ranges, options.objective, options.seed)
-    tuner.record(build=not options.no_build)
-    print(tuner.run(options.trials))
-    return OK
-
-
 # What `edge-tracker NAME` is: a line of help, what it takes, what it does.
 COMMANDS: dict[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespace], int]]] = {
     "run": ("track the objects of a source (the default command)", _run_arguments, _run),
     "build": ("build the TensorRT engines that a configuration needs", _config_arguments, _build),
     "doctor": ("say what this machine has, and what is wrong with it", _doctor_arguments, _doctor),
     "eval": ("score a configuration, or results, on sequences with ground truth", _eval_arguments, _eval),
-    "tune": ("search the tracker's settings on sequences with ground truth", _tune_arguments, _tune),
     "warmup": ("compile the tracker and fill Numba's cache, so that the next start is quick", _no_arguments, _warmup),
 }

@@ -269,7 +269,8 @@ def _warm_up(method: str) -> None:
     nothing is cached yet, another process fills the cache.
     """
     cache = step.stats.cache_path  # None where it cannot be written
-    if cache is not None and sys.executable and not any(Path(cache).glob("tracker.step-*.nbi")):
+    largest = "edge.step-*.nbi" if method == "edge" else "tracker.step-*.nbi"
+    if cache is not None and sys.executable and not any(Path(cache).glob(largest)):
         log.info("compiling the tracker; it takes a minute or two, this once")
         subprocess.run(
             [sys.executable, "-m", "edge_tracker", "warmup"],
@@ -278,7 +279,7 @@ def _warm_up(method: str) -> None:
             stderr=subprocess.DEVNULL,
             check=False,  # if it failed, it fails again below, and is told there
         )
-    warmup()
+    warmup(method)
 
 
 class _Stop:

@@ -167,7 +167,7 @@ class JsonlSink(_TextSink):
                 }
             )
         record = {"schema": JSONL_SCHEMA, "frame": frame.index, "time": round(frame.time, 3), "tracks": objects}
-        self._put(json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n")
+        self._put(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 class VideoSink:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -141,15 +142,17 @@ def test_checking_an_output_touches_nothing(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """Files cannot grow beyond 1000 bytes."""
+    """Files cannot grow beyond 1000 bytes: no file of this process, so pytest itself must not write meanwhile."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def write_many(sink, count, image):
@@ -158,11 +161,12 @@ def write_many(sink, count, image):
 
 
 @pytest.mark.parametrize("kind", [MotSink, JsonlSink])
-def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path, kind, full_disk):
+def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path, kind):
     sink = kind(tmp_path / "t")
-    with pytest.raises(OutputError, match="cannot be written: File too large"):
-        write_many(sink, 1000, None)
-    sink.close()
+    with full_disk():
+        with pytest.raises(OutputError, match="cannot be written: File too large"):
+            write_many(sink, 1000, None)
+        sink.close()
     text = (tmp_path / "t").read_text()
     assert text.endswith("\n")
     assert 500 < len(text) <= 1000
@@ -170,12 +174,13 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path, kind, full_dis
         assert all(len(json.loads(line)["tracks"]) == 2 for line in text.splitlines())
 
 
-def test_a_video_that_found_no_room_is_an_error(tmp_path, full_disk):
+def test_a_video_that_found_no_room_is_an_error(tmp_path):
     sink = VideoSink(tmp_path / "v.mp4", 10)
     image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
-    write_many(sink, 8, image)
-    with pytest.raises(OutputError, match="cannot be read back"):
-        sink.close()
+    with full_disk():
+        write_many(sink, 8, image)
+        with pytest.raises(OutputError, match="cannot be read back"):
+            sink.close()
 
 
 anything = st.floats(width=64)
