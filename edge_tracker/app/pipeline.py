@@ -185,7 +185,7 @@ class Pipeline:
         total = self._source.frame_count
         if max_frames is not None:
             total = max_frames if total is None else min(total, max_frames)
-        _warm_up(self._tracker.method)
+        _compile_ahead(self._tracker.method)
         with _stop_on_signals() as stop, _progress(total) as progress:
             start = before = time.perf_counter()
             for frame in self._source:
@@ -262,24 +262,26 @@ def _open_inputs(config: Config, stack: ExitStack, build: bool) -> tuple[_FindsO
     return finder, source
 
 
-def _warm_up(method: str) -> None:
-    """Compile the tracker, or load it from Numba's cache, before the clock runs.
+def _compile_ahead(method: str) -> None:
+    """See that the tracker is compiled before the clock runs.
 
-    The compiler's memory stays with the process that it ran in: some 200 MB, here only for the first start. So where
-    nothing is cached yet, another process fills the cache.
+    The compiler's memory stays with the process that it ran in: some 200 MB. So where nothing is cached yet, another
+    process fills the cache, and here only what the run uses is loaded from it.
     """
-    cache = step.stats.cache_path  # None where it cannot be written
+    cache = step.stats.cache_path
+    if cache is None or not sys.executable:  # nothing can be cached: compile here
+        warmup(method)
+        return
     largest = "edge.step-*.nbi" if method == "edge" else "tracker.step-*.nbi"
-    if cache is not None and sys.executable and not any(Path(cache).glob(largest)):
+    if not any(Path(cache).glob(largest)):
         log.info("compiling the tracker; it takes a minute or two, this once")
         subprocess.run(
             [sys.executable, "-m", "edge_tracker", "warmup"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            check=False,  # if it failed, it fails again below, and is told there
+            check=False,  # if it failed, the first frame fails of the same, and tells it
         )
-    warmup(method)
 
 
 class _Stop:
