@@ -20,6 +20,7 @@ source: {{uri: "frames/*.png", fps: 10}}
 detector: {{mot: det.txt}}
 embedder: {{model: {model}, batch: 4}}
 outputs: {{mot: tracks.txt}}
+tracker: {{method: deepsort}}
 """
 
 Environment = Callable[..., dict[str, str]]
