@@ -53,7 +53,7 @@ def hota_figure(evaluations: Sequence[Evaluation]) -> Figure:
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     for number, evaluation in enumerate(evaluations):
         style = "-" if number == 0 else "--"
-        of = f", {evaluation.name}" if len(evaluations) > 1 else ""
+        of = ", other" if number else ""
         for k, (name, scores) in enumerate(evaluation.rows().items()):
             overall = name == "overall"
             color, width = ("black", 2.5) if overall else (f"C{k % 10}", 1.2)
@@ -61,11 +61,12 @@ def hota_figure(evaluations: Sequence[Evaluation]) -> Figure:
             if number == 0 or overall:
                 left.plot(ALPHAS, scores.curves["HOTA"], style, color=color, linewidth=width, label=label)
         for k, curve in enumerate(CURVES):
-            label = f"{curve} {evaluation.overall[curve]:.1f}" + (
-                f", {evaluation.name}" if len(evaluations) > 1 else ""
-            )
+            label = f"{curve} {evaluation.overall[curve]:.1f}{of}"
             color = "black" if curve == "HOTA" else f"C{k - 1}"
             right.plot(ALPHAS, evaluation.overall.curves[curve], style, color=color, label=label)
+    # Names grow long with --set: in a legend they would leave the curves no room.
+    names = " (solid)\n".join(evaluation.name for evaluation in evaluations)
+    figure.suptitle(names + (" (other, dashed)" if len(evaluations) > 1 else ""), fontsize=8, wrap=True)
     left.set(title="HOTA by sequence", ylabel="percent", xlim=(0, 1), ylim=(0, 100))
     right.set(title="overall: HOTA, detection, association")
     for axes in (left, right):
