@@ -135,6 +135,7 @@ class ObjectTracker:
         Args:
             payload: what the detections carry.
             today: the date of this frame, where ids are daily; None for the computer's.
+            embed: in the place of `features`, what computes them (see `Tracker.step`).
 
         Raises:
             InputError: as `Tracker.step`. Nothing is changed.

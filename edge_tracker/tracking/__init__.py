@@ -30,6 +30,7 @@ def _warm_up_deepsort() -> None:
     for seen in (2, 2, 1, 0, 0):
         tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
         tracker.store.state_dict()
+        tracker.store.take(np.arange(len(tracker.store)))
     tracker.store.snapshot()
 
     # What tracks with methods of their own go through, one by one.

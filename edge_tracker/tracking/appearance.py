@@ -164,6 +164,13 @@ def append(gallery, queues, track, features, k, norm, budget):  # type: ignore[n
 
 
 @jit
+def append_unit(gallery, queues, track, unit, k, norm, budget):  # type: ignore[no-untyped-def]
+    """`append` the k-th of rows that are of length 1 already, and keep the length that it had before."""
+    append(gallery, queues, track, unit, k, 1.0, budget)
+    gallery.norm[queues.newest[track]] = norm
+
+
+@jit
 def release(gallery, newest, oldest):  # type: ignore[no-untyped-def]
     """Give a whole gallery back to the pool. Its content stays readable until the next `append`.
 

@@ -38,7 +38,7 @@ from edge_tracker.tracking.edge_store import (
 from edge_tracker.tracking.frame import OK, Frame, complain, prepare
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.store import LIVE
-from edge_tracker.tracking.tracker import Embed, Tracker, check
+from edge_tracker.tracking.tracker import Embed, Tracker, check, note_detections
 
 HITS = 2  # that confirm a track, given the evidence
 
@@ -63,16 +63,7 @@ def settle(rows, columns, match, back, frame, boxes, dt, appearance, edge):  # t
             miss_edge(rows, row, dt, appearance, edge)
             continue
         correct_edge(rows, columns, row, boxes, k, frame.confidence[k], back[row], HITS, edge)
-        _note(rows, row, frame, k)
-
-
-@jit
-def _note(rows, row, frame, k):  # type: ignore[no-untyped-def]
-    for i in range(4):
-        rows.ltwh[row, i] = frame.ltwh[k, i]
-    rows.detection[row] = frame.origin[k]
-    rows.confidence[row] = frame.confidence[k]
-    rows.class_id[row] = frame.class_id[k]
+    note_detections(rows, 0, match, frame)
 
 
 @jit
@@ -93,14 +84,16 @@ def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, feat
         settle_crossings(rows, columns, match, gallery, learnt, edge)
     buried = bury_edge(rows, columns, counters)
     queues = Queues(rows.newest, rows.oldest, rows.features)
+    first, born = counters[LIVE], np.empty(boxes.shape[0], dtype=np.int64)
     for k in range(boxes.shape[0]):
         if taken[k] or sureness(frame.confidence[k]) < edge.low:
             continue
         row = start_edge(rows, columns, counters, boxes, k, frame.confidence[k], edge)
-        _note(rows, row, frame, k)
+        born[row - first] = k
         if appearance and clean[k] and frame.norm[k] > 0.0:
             append(gallery, queues, row, features, frame.origin[k], frame.norm[k], BUDGET)
             columns.stale[row] = 0.0
+    note_detections(rows, first, born[: counters[LIVE] - first], frame)
     release_edge(rows, columns, gallery, buried.shape[0])
     return buried
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append, release, smallest_distance
+from edge_tracker.tracking.appearance import (
+    BLOCK,
+    NO_ROW,
+    Queues,
+    append,
+    append_unit,
+    release,
+    smallest_distance,
+)
 from edge_tracker.tracking.assignment import NONE, match_pairs
 from edge_tracker.tracking.edge_filter import OTHER_COUNT, OTHER_SUM, SAME_COUNT, SAME_SUM, sureness
 from edge_tracker.tracking.edge_matching import similarity
@@ -240,8 +248,7 @@ def _settle_pending(rows, columns, row, gallery):  # type: ignore[no-untyped-def
     place = columns.pending_oldest[row]
     queues = Queues(rows.newest, rows.oldest, rows.features)
     for _ in range(columns.pending[row]):
-        append(gallery, queues, row, gallery.unit, place, 1.0, BUDGET)
-        gallery.norm[rows.newest[row]] = gallery.norm[place]
+        append_unit(gallery, queues, row, gallery.unit, place, gallery.norm[place], BUDGET)
         place = place + 1 if place % BLOCK != BLOCK - 1 else gallery.newer[place // BLOCK] * BLOCK
     _drop_pending(columns, row, gallery)
     columns.partner[row] = 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.jit import jit
+from edge_tracker.tracking.kalman import correct_coordinate
 
 # Places in `EdgeStore.learnt`: running sums, the variances of camera and own movement (x, y) that they give, and what
 # appearance distances have been.
@@ -84,15 +85,7 @@ def correct(mean, covariance, row, boxes, k, confidence, edge):  # type: ignore[
     """Correct a predicted track by the k-th of the boxes (K, 4) xywh."""
     height = mean[row, 3]
     for i in range(4):
-        p, c, v = covariance[row, i, 0], covariance[row, i, 1], covariance[row, i, 2]
-        variance = p + _noise(i, height, confidence, edge)
-        gain, velocity_gain = p / variance, c / variance
-        innovation = boxes[k, i] - mean[row, i]
-        mean[row, i] += gain * innovation
-        mean[row, i + 4] += velocity_gain * innovation
-        covariance[row, i, 0] = p - gain * p
-        covariance[row, i, 1] = c - gain * c
-        covariance[row, i, 2] = v - velocity_gain * c
+        correct_coordinate(mean, covariance, row, i, boxes[k, i], _noise(i, height, confidence, edge))
 
 
 @jit

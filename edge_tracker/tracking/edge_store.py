@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 from edge_tracker.tracking import edge_filter
-from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append, chain, release
+from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append_unit, chain, release
 from edge_tracker.tracking.edge_filter import FIRST_SCATTER, LEARNT, SCATTER, SEEN
 from edge_tracker.tracking.edge_settings import EdgeSettings
 from edge_tracker.tracking.jit import jit
@@ -17,13 +17,13 @@ from edge_tracker.tracking.store import (
     CONFIRMED,
     DELETED,
     LIVE,
-    NEXT_ID,
     NO_DETECTION,
     TENTATIVE,
     TrackStore,
     bury,
     checked_array,
     close_up,
+    open_row,
     snapshot,
 )
 
@@ -157,22 +157,13 @@ def release_edge(rows, columns, gallery, deaths):  # type: ignore[no-untyped-def
 @jit
 def start_edge(rows, columns, counters, boxes, k, confidence, edge):  # type: ignore[no-untyped-def]
     """Append a tentative track at the k-th box (K, 4) xywh and return its row."""
-    row = counters[LIVE]
+    row = open_row(rows, counters)
     edge_filter.start(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
-    rows.id[row] = counters[NEXT_ID]
-    rows.state[row] = TENTATIVE
-    rows.hits[row] = 1
-    rows.age[row] = 1.0
-    rows.time_since_update[row] = 0.0
-    rows.newest[row] = rows.oldest[row] = NO_ROW
-    rows.features[row] = 0
     columns.evidence[row] = evidence_of(confidence)
     columns.stale[row] = columns.parted[row] = LONG_AGO
     columns.partner[row] = 0
     columns.pending_newest[row] = columns.pending_oldest[row] = NO_ROW
     columns.pending[row] = 0
-    counters[LIVE] += 1
-    counters[NEXT_ID] += 1
     return row
 
 
@@ -284,8 +275,7 @@ class EdgeStore(TrackStore):
         at = 0
         for row in range(n):
             for _ in range(held[row]):
-                append(plain.gallery, pending_queues(columns), row, unit, at, 1.0, PENDING)
-                plain.gallery.norm[columns.pending_newest[row]] = norm[at]
+                append_unit(plain.gallery, pending_queues(columns), row, unit, at, norm[at], PENDING)
                 at += 1
         self.rows, self.gallery, self.counters = plain.rows, plain.gallery, plain.counters
         self.columns, self.learnt = columns, learnt.copy()

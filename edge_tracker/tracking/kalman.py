@@ -95,6 +95,20 @@ def innovation_variance(means, covariances, row, i):  # type: ignore[no-untyped-
 
 
 @jit
+def correct_coordinate(means, covariances, row, i, measured, noise):  # type: ignore[no-untyped-def]
+    """Kalman update of coordinate i alone, by a measurement with noise of this variance."""
+    p, c, v = covariances[row, i, 0], covariances[row, i, 1], covariances[row, i, 2]
+    variance = p + noise
+    gain, velocity_gain = p / variance, c / variance
+    innovation = measured - means[row, i]
+    means[row, i] += gain * innovation
+    means[row, i + 4] += velocity_gain * innovation
+    covariances[row, i, 0] = p - gain * p
+    covariances[row, i, 1] = c - gain * c
+    covariances[row, i, 2] = v - velocity_gain * c
+
+
+@jit
 def update(means, covariances, row, measurements, k):  # type: ignore[no-untyped-def]
     """Correct one predicted track by its measurement.
 
@@ -104,16 +118,8 @@ def update(means, covariances, row, measurements, k):  # type: ignore[no-untyped
     """
     noise = POSITION_WEIGHT * means[row, 3]  # of the predicted height, which the loop corrects
     for i in range(4):
-        p, c, v = covariances[row, i, 0], covariances[row, i, 1], covariances[row, i, 2]
         std = ASPECT_MEASUREMENT_STD if i == ASPECT else noise
-        variance = p + std * std
-        gain, velocity_gain = p / variance, c / variance
-        innovation = measurements[k, i] - means[row, i]
-        means[row, i] += gain * innovation
-        means[row, i + 4] += velocity_gain * innovation
-        covariances[row, i, 0] = p - gain * p
-        covariances[row, i, 1] = c - gain * c
-        covariances[row, i, 2] = v - velocity_gain * c
+        correct_coordinate(means, covariances, row, i, measurements[k, i], std * std)
 
 
 @jit

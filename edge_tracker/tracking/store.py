@@ -9,7 +9,17 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 from edge_tracker.tracking import edge_filter, kalman
-from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append, chain, feature_norm, make_gallery, release
+from edge_tracker.tracking.appearance import (
+    BLOCK,
+    NO_ROW,
+    Queues,
+    append,
+    append_unit,
+    chain,
+    feature_norm,
+    make_gallery,
+    release,
+)
 from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.jit import jit
 
@@ -122,6 +132,22 @@ def settle_tracks(rows, first, match, measurements, n_init, max_age):  # type: i
 
 
 @jit
+def open_row(rows, counters):  # type: ignore[no-untyped-def]
+    """Append a new tentative track, seen once, whose state is still to be set; returns its row."""
+    row = counters[LIVE]
+    rows.id[row] = counters[NEXT_ID]
+    rows.state[row] = TENTATIVE
+    rows.hits[row] = 1
+    rows.age[row] = 1.0
+    rows.time_since_update[row] = 0.0
+    rows.newest[row] = rows.oldest[row] = NO_ROW
+    rows.features[row] = 0
+    counters[LIVE] += 1
+    counters[NEXT_ID] += 1
+    return row
+
+
+@jit
 def start_tracks(rows, counters, measurements, chosen):  # type: ignore[no-untyped-def]
     """Append a tentative track at each chosen measurement, numbered in their order.
 
@@ -129,19 +155,8 @@ def start_tracks(rows, counters, measurements, chosen):  # type: ignore[no-untyp
         measurements: (K, 4) float64 xyah.
         chosen: (B,) int64, which of them.
     """
-    mean, covariance = rows.mean, rows.covariance
     for k in chosen:
-        row = counters[LIVE]
-        kalman.start(mean, covariance, row, measurements, k)
-        rows.id[row] = counters[NEXT_ID]
-        rows.state[row] = TENTATIVE
-        rows.hits[row] = 1
-        rows.age[row] = 1.0
-        rows.time_since_update[row] = 0.0
-        rows.newest[row] = rows.oldest[row] = NO_ROW
-        rows.features[row] = 0
-        counters[LIVE] += 1
-        counters[NEXT_ID] += 1
+        kalman.start(rows.mean, rows.covariance, open_row(rows, counters), measurements, k)
 
 
 @jit
@@ -307,11 +322,8 @@ class TrackStore:
         newest = alone.rows.newest[known]
         alone.rows.newest[known] = alone.rows.oldest[known] = NO_ROW
         alone.rows.features[known] = 0
-        for row, place in zip(known, newest, strict=True):
-            alone.add_feature(int(row), self.gallery.unit[place], budget=1)
-            # To the bit what the row was.
-            alone.gallery.unit[alone.rows.newest[row]] = self.gallery.unit[place]
-            alone.gallery.norm[alone.rows.newest[row]] = self.gallery.norm[place]
+        for row, place in zip(known.tolist(), newest.tolist(), strict=True):
+            append_unit(alone.gallery, alone.queues(), row, self.gallery.unit, place, self.gallery.norm[place], 1)
         return alone
 
     def latest_feature(self, row: int) -> np.ndarray | None:
@@ -371,10 +383,7 @@ class TrackStore:
         at = 0
         for row in range(n):
             for _ in range(held[row]):
-                append(fresh.gallery, fresh.queues(), row, unit, at, 1.0, budget)
-                # The rows are unit already: only their former lengths are to be put back.
-                fresh.gallery.unit[fresh.rows.newest[row]] = unit[at]
-                fresh.gallery.norm[fresh.rows.newest[row]] = norm[at]
+                append_unit(fresh.gallery, fresh.queues(), row, unit, at, norm[at], budget)
                 at += 1
         self.rows, self.gallery, self.counters = fresh.rows, fresh.gallery, fresh.counters
 

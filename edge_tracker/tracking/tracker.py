@@ -29,17 +29,14 @@ from edge_tracker.tracking.store import (
 
 
 @jit
-def note(rows, gallery, first, match, frame, features, budget):  # type: ignore[no-untyped-def]
-    """Note on rows the detections that they were matched to or born from, and how those looked.
+def note_detections(rows, first, match, frame):  # type: ignore[no-untyped-def]
+    """Note on rows the detections that they were matched to or born from.
 
     Args:
         first: the row that `match` begins with.
         match: (n,) int64, which detection of the frame each row got, NONE for none.
-        features: (M, D) float32 in the caller's order, or (0, D).
-        budget: features that a track may hold; 0 for no limit.
     """
     ltwh, detection, confidence, class_id = rows.ltwh, rows.detection, rows.confidence, rows.class_id
-    queues = Queues(rows.newest, rows.oldest, rows.features)
     for j in range(match.shape[0]):
         row, k = first + j, match[j]
         if k == NONE:
@@ -49,8 +46,22 @@ def note(rows, gallery, first, match, frame, features, budget):  # type: ignore[
         detection[row] = frame.origin[k]
         confidence[row] = frame.confidence[k]
         class_id[row] = frame.class_id[k]
-        if frame.norm[k] > 0.0:
-            append(gallery, queues, row, features, frame.origin[k], frame.norm[k], budget)
+
+
+@jit
+def note(rows, gallery, first, match, frame, features, budget):  # type: ignore[no-untyped-def]
+    """`note_detections`, and how they looked.
+
+    Args:
+        features: (M, D) float32 in the caller's order, or (0, D).
+        budget: features that a track may hold; 0 for no limit.
+    """
+    note_detections(rows, first, match, frame)
+    queues = Queues(rows.newest, rows.oldest, rows.features)
+    for j in range(match.shape[0]):
+        k = match[j]
+        if k != NONE and frame.norm[k] > 0.0:
+            append(gallery, queues, first + j, features, frame.origin[k], frame.norm[k], budget)
 
 
 @jit
@@ -233,6 +244,11 @@ class Tracker:
 
 
 def check(name: str, value: Any, least: float, *, whole: bool = False) -> None:
+    """Refuse an argument that is not a finite number of at least `least`, or not a whole one.
+
+    Raises:
+        InputError: with its name and value.
+    """
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not good or not np.isfinite(value) or value < least or (whole and int(value) != value):
         raise InputError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number of at least {least}")
