@@ -115,13 +115,11 @@ def export_embedder(
     """
     started = time.monotonic()
     prepare = network.prepare
-    size = (prepare.height, prepare.width)
-    full = graph.with_preprocessing(network.to_onnx(opset), size, prepare.mean, prepare.std, prepare.color)
-    graph.move_biases(full)
+    full = network.to_embedder(opset)
     graph.check(full, network.name)
 
     real = gate.samples
-    crops = [*real.crops, *samples.noise(NOISE_CROPS, *size)]
+    crops = [*real.crops, *samples.noise(NOISE_CROPS, prepare.height, prepare.width)]
     compared = [*real.some(COMPARED_CROPS), *range(len(real.crops), len(crops))]
     log.info("%s: %d crops through its source", network.name, len(compared))
     source = np.concatenate(

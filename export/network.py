@@ -98,6 +98,14 @@ class Network:
     run: Callable[[Array], Array]
     source: dict[str, str] = field(default_factory=dict)
 
+    def to_embedder(self, opset: int) -> onnx.ModelProto:
+        """The FP32 model that the other precisions come from: preprocessing in front, biases where FP16 holds them."""
+        prepare = self.prepare
+        size = (prepare.height, prepare.width)
+        model = graph.with_preprocessing(self.to_onnx(opset), size, prepare.mean, prepare.std, prepare.color)
+        graph.move_biases(model)
+        return model
+
 
 def from_family(family: Embedder, weights: Path | None, resize: str | None = None) -> Network:
     """One of the known networks.

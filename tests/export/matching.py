@@ -43,7 +43,7 @@ def match(family: Embedder) -> Match:
     network = from_family(family, None)
     prepare = network.prepare
     size = (prepare.height, prepare.width)
-    model = graph.with_preprocessing(network.to_onnx(17), size, prepare.mean, prepare.std, prepare.color)
+    model = network.to_embedder(17)
     graph.check(model, family.name)
     assert graph.opset_of(model) == 17
 

@@ -58,12 +58,9 @@ def exported(request, engines, tmp_path_factory) -> tuple[str, Embedder, Path]:
     for file in engines.glob("yolov3-tiny.onnx"):
         shutil.copy(file, folder)
     network = from_family(family, None)
-    prepare = network.prepare
-    model = graph.with_preprocessing(
-        network.to_onnx(17), (prepare.height, prepare.width), prepare.mean, prepare.std, prepare.color
-    )
+    model = network.to_embedder(17)
     manifest = ModelManifest(
-        family.name, "embedder", family.network, prepare.image, graph.OUTPUT, dimension=family.dimension
+        family.name, "embedder", family.network, network.prepare.image, graph.OUTPUT, dimension=family.dimension
     )
     graph.stamp(model, manifest)
     onnx.save(model, folder / f"{family.name}.onnx")

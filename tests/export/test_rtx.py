@@ -39,11 +39,8 @@ def _identity() -> bytes:
 @pytest.mark.parametrize("family", EMBEDDERS, ids=lambda family: family.name)
 def test_an_embedder_compiles_at_every_precision(family):
     network = from_family(family, None)
-    prepare = network.prepare
-    size = (prepare.height, prepare.width)
-    full = graph.with_preprocessing(network.to_onnx(17), size, prepare.mean, prepare.std, prepare.color)
-    graph.move_biases(full)
-    pictures = np.stack(samples.noise(2, *size))
+    full = network.to_embedder(17)
+    pictures = np.stack(samples.noise(2, family.height, family.width))
     for model in (full, graph.to_fp16(full), graph.to_int8(full, [pictures])):
         kinds = {tensor.data_type for tensor in model.graph.initializer}
         engine = compile_onnx(model.SerializeToString(), batch=2)
@@ -54,9 +51,7 @@ def test_an_embedder_compiles_at_every_precision(family):
 def test_opset_16_compiles_for_one_of_each_kind():
     for name in ("mobilenetv2", "osnet_x0_25"):
         network = from_family(next(family for family in EMBEDDERS if family.name == name), None)
-        prepare = network.prepare
-        size = (prepare.height, prepare.width)
-        full = graph.with_preprocessing(network.to_onnx(16), size, prepare.mean, prepare.std, prepare.color)
+        full = network.to_embedder(16)
         assert graph.opset_of(full) == 16
         compile_onnx(full.SerializeToString())
 
