@@ -6,7 +6,7 @@ To add one, write its network in `export/networks`, and a row here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,6 @@ class Embedder:
         mean, std: normalisation, RGB on the 0..1 scale. It goes into the graph.
         resize, interpolation: how a crop is brought to the size (see `edge_tracker.inference.manifest.ImageInput`).
         aliases: other names it may be asked for by, deep-sort-realtime's among them.
-        note: anything a user should know, for `--list`.
     """
 
     name: str
@@ -74,8 +73,6 @@ class Embedder:
     resize: str = "stretch"
     interpolation: str = "linear"
     aliases: tuple[str, ...] = ()
-    note: str = ""
-    task: str = field(default="embedder", init=False)
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,6 @@ class Detector:
     network: str
     weights: Weights
     aliases: tuple[str, ...] = ()
-    note: str = ""
-    task: str = field(default="detector", init=False)
 
 
 def _create_mobilenetv2() -> nn.Module:
@@ -175,7 +170,6 @@ def _osnet(name: str, *files: str, alias: str = "") -> Embedder:
         height=256,
         width=128,
         dimension=512,
-        note="any checkpoint that Torchreid made for this network",
     )
 
 
@@ -238,10 +232,9 @@ def _clip(network: str, kind: str, size: int, dimension: int, sha256: str) -> Em
         dimension=dimension,
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        # Not CLIP's own centre crop: `export.networks.clip` says why.
+        # Not CLIP's own centre crop, which `--resize center-crop` gives: `export.networks.clip` says why.
         resize="stretch",
         interpolation="cubic",
-        note="--resize center-crop gives the preprocessing that CLIP was published with",
     )
 
 
