@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_tracker.errors import DeviceError, EdgeTrackerError
-from export.families import DEFAULT, IMAGENET_MEAN, IMAGENET_STD, MODELS, YOLOV3_TINY, Detector, Embedder, find
+from export.families import (
+    DEFAULT,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MODELS,
+    PRECISIONS,
+    YOLOV3_TINY,
+    Detector,
+    Embedder,
+    file_of,
+    find,
+)
 
 if TYPE_CHECKING:
     from export.artefacts import Made
@@ -54,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--list", action="store_true", help="list the known models and exit")
     p.add_argument("-o", "--output", type=Path, default=Path("engines"), metavar="DIR", help="default: engines")
     p.add_argument(
-        "--precision", nargs="+", choices=("fp32", "fp16", "int8"), default=["fp32", "fp16"], metavar="P",
-        help="of fp32, fp16, int8 (default: fp32 fp16)",
+        "--precision", nargs="+", choices=PRECISIONS, default=["fp32", "fp16"], metavar="P",
+        help=f"of {', '.join(PRECISIONS)} (default: fp32 fp16)",
     )  # fmt: skip
     p.add_argument("--opset", type=int, choices=(16, 17), default=17, help="16 is for TensorRT 8.5 (default: 17)")
     p.add_argument("--missing", action="store_true", help="leave out models whose files are there already")
@@ -180,11 +191,10 @@ def run(options: argparse.Namespace, made: list[Made]) -> int:
     models = [find(text) or _own(text, options) for text in options.models]
     given = _given(options.weights, [model.name for model in models])
     if options.missing:
-        suffixes = ["" if precision == "fp32" else f".{precision}" for precision in options.precision]
         models = [
             model
             for model in models
-            if not all((options.output / f"{model.name}{suffix}.onnx").is_file() for suffix in suffixes)
+            if not all(file_of(options.output, model.name, precision).is_file() for precision in options.precision)
         ]
     if not models:
         return 0

@@ -24,7 +24,7 @@ from edge_tracker.inference.images import Image, ImageBatch
 from edge_tracker.inference.manifest import ImageInput, ModelManifest
 from export import graph, parity, samples, yolov3_tiny
 from export.demo_video import demo_video
-from export.families import YOLOV3_TINY
+from export.families import PRECISIONS, YOLOV3_TINY, file_of
 from export.network import Network
 from export.parity import Figures
 from export.samples import Array, Samples
@@ -32,7 +32,6 @@ from export.weights import source_of
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "fp16", "int8")
 COMPARED_CROPS = 256
 NOISE_CROPS = 32
 REFERENCE_FRAMES = 8
@@ -269,8 +268,7 @@ def _detector_manifest(model: onnx.ModelProto, precision: str, source: dict[str,
 
 def _write(model: onnx.ModelProto, manifest: ModelManifest, output: Path, figures: Figures, seconds: float) -> Made:
     """Put a model and its manifest in place."""
-    suffix = "" if manifest.precision == "fp32" else f".{manifest.precision}"
-    path = output / f"{manifest.name}{suffix}.onnx"
+    path = file_of(output, manifest.name, manifest.precision)
     graph.stamp(model, manifest)
     # The manifest goes last: what the model's metadata says comes first for whoever reads both.
     with atomic_path(path.with_suffix(".json")) as text, atomic_path(path) as partial:

@@ -251,6 +251,8 @@ CLIPS = (
 MODELS: tuple[Embedder | Detector, ...] = (MOBILENETV2, *OSNETS, *CLIPS, YOLOV3_TINY)
 DEFAULT = ("mobilenetv2", "yolov3-tiny")
 
+PRECISIONS = ("fp32", "fp16", "int8")
+
 
 def find(name: str) -> Embedder | Detector | None:
     """The model that `name` asks for, by its file stem or an alias; None if there is none."""
@@ -258,3 +260,9 @@ def find(name: str) -> Embedder | Detector | None:
         if name == model.name or name in model.aliases:
             return model
     return None
+
+
+def file_of(folder: Path, name: str, precision: str) -> Path:
+    """The ONNX file of a model in one of `PRECISIONS`."""
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return folder / f"{name}{suffix}.onnx"
