@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import onnx
+import pooch
 
 from edge_tracker.errors import ModelError
 from edge_tracker.inference import load_model
@@ -19,7 +20,7 @@ from edge_tracker.inference.manifest import ImageInput
 from edge_tracker.inference.model import signature
 from export import graph
 from export.families import IMAGENET_MEAN, IMAGENET_STD, Embedder, Three
-from export.weights import sha256, source_of
+from export.weights import source_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -184,9 +185,8 @@ def from_onnx(path: Path, name: str, prepare: Preparation) -> Network:
         parts = [model.run({takes[0].name: rows[i : i + step]})[0] for i in range(0, len(rows), step)]
         return np.concatenate(parts)[: len(planes)]
 
-    return Network(
-        name, f"from {path.name}", prepare, lambda _: onnx.load(path), run, {"file": path.name, "sha256": sha256(path)}
-    )
+    source = {"file": path.name, "sha256": pooch.file_hash(str(path))}
+    return Network(name, f"from {path.name}", prepare, lambda _: onnx.load(path), run, source)
 
 
 def _of_torch(name: str, words: str, prepare: Preparation, module: nn.Module, source: dict[str, str]) -> Network:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pooch
 
 from edge_tracker.errors import ModelError
 from export.families import Detector, Embedder
@@ -47,18 +48,9 @@ def locate(model: Embedder | Detector, given: Mapping[str, Path], folders: Seque
     )
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def source_of(model: Embedder | Detector, path: Path) -> dict[str, str]:
     """What a manifest says about where the weights came from."""
-    checksum = sha256(path)
+    checksum = pooch.file_hash(str(path))
     source = {"file": path.name, "sha256": checksum}
     if checksum == model.weights.sha256:
         source |= {"published": model.weights.published, "licence": model.weights.licence}
