@@ -11,7 +11,6 @@ import glob
 import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from edge_tracker.inference.builder import (
     strongly_typed,
 )
 from edge_tracker.inference.cuda import Gpu, open_cuda
-from edge_tracker.inference.manifest import METADATA_KEY, onnx_metadata, read_manifest
+from edge_tracker.inference.manifest import METADATA_KEY, onnx_metadata, plain_name, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def onnx_source(trt: ModuleType, onnx: Path, precision: str) -> tuple[Path, str]
     """
     if precision not in PRECISIONS:
         raise ModelError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
-    name = re.sub(r"\.(fp16|int8)$", "", onnx.stem)
+    name = plain_name(onnx)
     plain, half, integer = (onnx.with_name(f"{name}{suffix}.onnx") for suffix in ("", ".fp16", ".int8"))
     if precision == "int8":
         if not integer.is_file():
@@ -122,7 +121,7 @@ def _gpu(gpu: Gpu, compatibility: str) -> str:
 
 def engine_path(source: Path, needs: dict[str, str]) -> Path:
     """Beside its ONNX file, under a name that says the main things and stands for all of them."""
-    name = re.sub(r"\.(fp16|int8)$", "", source.stem)
+    name = plain_name(source)
     library = needs["library"].replace("tensorrt", "trt").replace(" ", "")
     digest = _sha256(json.dumps(needs, sort_keys=True).encode())[:8]
     batch = needs["profile"].rsplit("/", 1)[1]

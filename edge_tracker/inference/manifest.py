@@ -7,6 +7,7 @@ was renamed or copied alone still works.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -120,20 +121,24 @@ class ModelManifest:
             raise ModelError(f"{origin}: not a model manifest ({error}); export it again") from error
 
 
+def plain_name(path: Path) -> str:
+    """The name that the precisions of a model share: its file's, without suffix and without `.fp16` or `.int8`."""
+    return re.sub(r"\.(fp16|int8)$", "", path.stem)
+
+
 def read_manifest(path: Path, metadata: Mapping[str, str]) -> ModelManifest | None:
     """The manifest of a model file, or None if it has none.
 
     What the file itself carries comes first: it stays true when the file is renamed or copied over another. Then
-    `NAME.json` beside it, where NAME is the file's name without `.onnx` or `.engine`, and without `.fp16` or `.int8`
-    before that: three precisions share one.
+    `NAME.json` beside it, where NAME is the file's name without `.onnx` or `.engine`, or the one that its precisions
+    share (`plain_name`).
 
     Raises:
         ModelError: a manifest that cannot be read.
     """
     if METADATA_KEY in metadata:
         return ModelManifest.from_json(metadata[METADATA_KEY], f"{path}, metadata")
-    stem = path.stem
-    for name in dict.fromkeys((stem, stem.removesuffix(".fp16").removesuffix(".int8"))):
+    for name in dict.fromkeys((path.stem, plain_name(path))):
         beside = path.with_name(f"{name}.json")
         if beside.is_file():
             try:
