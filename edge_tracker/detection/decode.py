@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -242,8 +243,9 @@ def _levels(count: int, height: int, width: int) -> list[tuple[int, int, int]] |
     return None
 
 
+@lru_cache(maxsize=4)  # every frame asks for the same
 def _grid(count: int, height: int, width: int) -> tuple[Array, Array]:
-    """Per prediction its cell's column and row (N, 2) and its stride in pixels (N, 1)."""
+    """Per prediction its cell's column and row (N, 2) and its stride in pixels (N, 1). Not to be written to."""
     levels = _levels(count, height, width)
     if levels is None:
         raise ModelError(f"{count} rows are not the cells of a {width}x{height} picture; another format?")
