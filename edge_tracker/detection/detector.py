@@ -169,7 +169,7 @@ class Detector:
 
         height, width = frame.shape[:2]
         ltrb = np.clip(fit.to_image(ltrb[order]), 0, np.array([width, height] * 2, np.float32))
-        ltwh = np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1)
+        ltwh = _ltwh(ltrb)
         if class_id.size and class_id.max() >= len(self.names):
             self.names = (*self.names, *map(str, range(len(self.names), class_id.max() + 1)))
         found = Detections(ltwh, score[order].astype(np.float32), class_id[order], self.names)
@@ -196,9 +196,12 @@ class Detector:
         """Indices of the boxes that stay, most confident first; every class by itself."""
         if not len(ltrb):
             return np.zeros(0, np.int64)
-        ltwh = np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1)
-        kept = cv2.dnn.NMSBoxesBatched(ltwh.tolist(), score.tolist(), class_id.tolist(), 0.0, self.nms_iou)
+        kept = cv2.dnn.NMSBoxesBatched(_ltwh(ltrb).tolist(), score.tolist(), class_id.tolist(), 0.0, self.nms_iou)
         return np.asarray(kept, np.int64)
+
+
+def _ltwh(ltrb: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1)
 
 
 def _picture_tensor(inputs: Sequence[TensorSpec]) -> TensorSpec | None:
