@@ -20,14 +20,15 @@ VERSIONS = sorted(path.stem for path in (FAKES / "tensorrt_api").glob("*.json"))
 
 def write_toy(folder: Path, name: str = "toy", *, batch: int | str = "batch", size: int = 32, **metadata: str) -> Path:
     """A small embedder as `export` would leave it: NAME.onnx and NAME.fp16.onnx, uint8 images to 8 features."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
+
+    from tests.graphs import TYPES, save_graph
 
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(8, 3, 3, 3)) / 255
-    for suffix, kind, dtype in ((".fp16", TensorProto.FLOAT16, np.float16), ("", TensorProto.FLOAT, np.float32)):
+    for suffix, dtype in ((".fp16", "float16"), ("", "float32")):
         nodes = [
-            helper.make_node("Cast", ["images"], ["x"], to=kind, name="cast"),
+            helper.make_node("Cast", ["images"], ["x"], to=TYPES[dtype], name="cast"),
             helper.make_node("Transpose", ["x"], ["y"], perm=[0, 3, 1, 2], name="planes"),
             helper.make_node("Conv", ["y", "w"], ["z"], strides=[2, 2], name="conv"),
             helper.make_node("Relu", ["z"], ["r"], name="relu"),
@@ -35,15 +36,8 @@ def write_toy(folder: Path, name: str = "toy", *, batch: int | str = "batch", si
             helper.make_node("Flatten", ["p"], ["q"], name="flatten"),
             helper.make_node("Cast", ["q"], ["features"], to=TensorProto.FLOAT, name="uncast"),
         ]
-        images = helper.make_tensor_value_info("images", TensorProto.UINT8, [batch, size, size, 3])
-        features = helper.make_tensor_value_info("features", TensorProto.FLOAT, [batch, 8])
-        graph = helper.make_graph(
-            nodes, name, [images], [features], [numpy_helper.from_array(weights.astype(dtype), "w")]
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        helper.set_model_props(model, metadata)
-        onnx.checker.check_model(model)
-        onnx.save(model, folder / f"{name}{suffix}.onnx")
+        inputs, outputs = {"images": ("uint8", [batch, size, size, 3])}, {"features": ("float32", [batch, 8])}
+        save_graph(folder / f"{name}{suffix}.onnx", nodes, inputs, outputs, {"w": weights.astype(dtype)}, metadata)
     return folder / f"{name}.onnx"
 
 
@@ -52,7 +46,7 @@ def toy(tmp_path: Path) -> Path:
     return write_toy(tmp_path)
 
 
-def import_fake(version: str, **settings: str) -> ModuleType:
+def import_fake(version: str) -> ModuleType:
     """The strict fake of one TensorRT version."""
     path = FAKES / "tensorrt" / "__init__.py"
     spec = importlib.util.spec_from_file_location("tensorrt", path)

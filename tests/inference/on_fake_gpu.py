@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 if "FAKE_PYCUDA_LAZY" in os.environ:  # a real pycuda wants more of the driver than the fake has
     sys.setdlopenflags(os.RTLD_LAZY)
@@ -33,6 +34,7 @@ from edge_tracker.inference.engines import ensure_engine, manifest_path
 from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest
 from edge_tracker.inference.onnx import OnnxModel
 from edge_tracker.inference.tensorrt import TensorRTModel
+from tests.graphs import save_graph
 
 from .conftest import write_toy
 
@@ -308,20 +310,11 @@ def test_only_our_own_version_compatible_engines_may_bring_code(toy: Path) -> No
 
 
 def test_dynamic_outputs_are_refused(tmp_path: Path) -> None:
-    import onnx
-    from onnx import TensorProto, helper
-
     nodes = [
         helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("NonZero", ["x"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "nonzero",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.INT64, [2, "found"])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
+    save_graph(tmp_path / "n.onnx", nodes, {"images": ("uint8", ["n", 4])}, {"y": ("int64", [2, "found"])})
     with pytest.raises(ModelError, match=r"tensor y \(2, -1\) has dynamic sizes besides the batch"):
         load_model(tmp_path / "n.onnx", "tensorrt")
 
@@ -436,22 +429,16 @@ def test_normalised_in_any_layout(tmp_path: Path, frame: np.ndarray, layout: str
 
 def write_identity(folder: Path, spec: ImageInput) -> Path:
     """An embedder whose features are its input."""
-    import onnx
-    from onnx import TensorProto, helper
-
     shape = [3, spec.height, spec.width] if spec.layout == "NCHW" else [spec.height, spec.width, 3]
     size = 3 * spec.height * spec.width
     manifest = ModelManifest("same", "embedder", "none", spec, "features", dimension=size)
-    graph = helper.make_graph(
+    return save_graph(
+        folder / "same.onnx",
         [helper.make_node("Flatten", ["images"], ["features"])],
-        "same",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", *shape])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", size])],
+        {"images": ("float32", ["n", *shape])},
+        {"features": ("float32", ["n", size])},
+        metadata={METADATA_KEY: manifest.to_json()},
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
-    onnx.save(model, folder / "same.onnx")
-    return folder / "same.onnx"
 
 
 class OnGpu:

@@ -27,7 +27,7 @@ from edge_tracker.inference.engines import (
 )
 from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest, onnx_metadata, read_manifest
 
-from .conftest import import_fake, write_toy
+from .conftest import FAKES, import_fake, write_toy
 
 ORIN = Gpu("Orin", "8.7")
 MANIFEST = ModelManifest("toy", "embedder", "toy", ImageInput("images", 32, 32), "features", dimension=8)
@@ -206,9 +206,8 @@ print(ensure_engine(Path(sys.argv[1]), EngineOptions(), trt=tensorrt, gpu=Gpu("O
 
 
 def test_two_processes_build_once(toy: Path, builds: Callable[[], int]) -> None:
-    fakes = Path(__file__).parent / "fakes"
     environment = os.environ | {"FAKE_TENSORRT": "10.3.0", "FAKE_BUILD_SECONDS": "2"}
-    command = [sys.executable, "-c", TWO, str(toy), str(fakes)]
+    command = [sys.executable, "-c", TWO, str(toy), str(FAKES)]
     both = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -221,10 +220,9 @@ def test_two_processes_build_once(toy: Path, builds: Callable[[], int]) -> None:
 
 
 def test_a_builder_that_is_killed_blocks_nobody(toy: Path, builds: Callable[[], int]) -> None:
-    fakes = Path(__file__).parent / "fakes"
     environment = os.environ | {"FAKE_TENSORRT": "10.3.0", "FAKE_BUILD_SECONDS": "60"}
     process = subprocess.Popen(
-        [sys.executable, "-c", TWO, str(toy), str(fakes)], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", TWO, str(toy), str(FAKES)], env=environment, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     assert "building toy" in process.stderr.readline()
