@@ -6,8 +6,11 @@ What a version can do is asked of the module itself, never read from its version
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -161,7 +164,8 @@ def build_plan(
         monitor = _monitor(trt, progress)
         config.progress_monitor = monitor
 
-    plan = builder.build_serialized_network(network, config)
+    with _note_interrupts(monitor) if monitor is not None else nullcontext():
+        plan = builder.build_serialized_network(network, config)
     if monitor is not None and monitor.interrupted:
         raise KeyboardInterrupt
     if plan is None:
@@ -210,7 +214,7 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
             self.steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            # An exception must not travel through TensorRT; False makes it stop.
+            # An exception must not travel through TensorRT, which makes a failed build of it; False makes it stop.
             try:
                 progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
             except KeyboardInterrupt:
@@ -221,3 +225,26 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
             self.steps.pop(phase_name, None)
 
     return Monitor()
+
+
+@contextmanager
+def _note_interrupts(monitor: Any) -> Iterator[None]:
+    """Tell a monitor of Ctrl-C, where it would raise KeyboardInterrupt.
+
+    Most come while TensorRT computes, and would be raised on the way into the monitor's methods, which cannot catch
+    them there.
+    """
+
+    def note(*_: Any) -> None:
+        monitor.interrupted = True
+
+    raising = []
+    if threading.current_thread() is threading.main_thread():  # only the main thread can have handlers
+        raising = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]
+    for which in raising:
+        signal.signal(which, note)
+    try:
+        yield
+    finally:
+        for which in raising:
+            signal.signal(which, signal.default_int_handler)

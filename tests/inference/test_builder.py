@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -97,6 +98,23 @@ def test_ctrl_c_stops_a_build(toy: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         build(import_fake("10.3.0"), toy, progress=interrupt)
+
+
+def test_ctrl_c_while_tensorrt_computes_stops_a_build(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = import_fake("10.3.0")
+    build_network = trt.Builder.build_serialized_network
+
+    def interrupted(*arguments: Any) -> Any:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            return build_network(*arguments)
+        except KeyboardInterrupt:  # raised on the way into the monitor; to TensorRT it is a build that failed
+            return None
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(trt, toy)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_hardware_compatibility(trt: ModuleType, toy: Path) -> None:
