@@ -115,9 +115,10 @@ class Embedder:
             InputError: arrays of a wrong shape, type or count, or numbers that are not finite.
         """
         boxes = whole_boxes(ltwh)
+        if self._gpu is None or not hasattr(frame, "__cuda_array_interface__"):
+            frame = check_image(frame, "frame")
         if self._gpu is not None:
             return self._embed_on_gpu(self._gpu, frame, boxes, masks, polygons)
-        frame = check_image(frame, "frame")
         return self._features(self._cutter.cut(frame, boxes, masks, polygons), len(boxes))
 
     def predict(self, images: Iterable[Image]) -> list[Features]:
@@ -210,7 +211,7 @@ def _tensors(model: Model) -> tuple[ImageInput, int]:
     if tensor.dtype == np.uint8:
         spec = infer_input(tensor, None, color="BGR")
     else:
-        known = KNOWN.get(model.path.stem.removesuffix(".fp16"))
+        known = KNOWN.get(model.path.name.partition(".")[0])  # NAME.onnx, NAME.fp16.onnx, NAME.fp16.b16….engine
         mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
         spec = infer_input(tensor, None, color="RGB", mean=mean, std=std)
     if spec is None:

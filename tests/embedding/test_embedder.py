@@ -103,7 +103,11 @@ def test_the_callers_frame_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("stem", "expected"),
-    [("mine", ((204 - 123.675) / 58.395, (51 - 103.53) / 57.375)), ("clip_RN50", (1.185817, -0.754996))],
+    [
+        ("mine", ((204 - 123.675) / 58.395, (51 - 103.53) / 57.375)),
+        ("clip_RN50", (1.185817, -0.754996)),
+        ("clip_RN50.fp16.b16.trt10.3.0.0dcf2a37", (1.185817, -0.754996)),  # as engines are named
+    ],
 )
 def test_float_input_without_a_manifest_is_normalised_rgb(tmp_path, stem, expected):
     path = mean_colour(tmp_path / f"{stem}.onnx")

@@ -499,6 +499,8 @@ def test_frames_that_are_none(toy: Path, frame: np.ndarray, cuda: Cuda) -> None:
         embedder.embed(frame.astype(np.float32), LTWH)
     with pytest.raises(InputError, match=r"array \(height, width, 3\) of uint8, not"):
         embedder.embed(frame[..., 0], LTWH)
+    with pytest.raises(InputError, match=r"array \(height, width, 3\) of uint8, not"):
+        embedder.embed(None, LTWH)  # type: ignore[arg-type]
     held = OnGpu(cuda, frame)
     held.__cuda_array_interface__["strides"] = (960, 1, 320)
     with pytest.raises(InputError, match="side by side"):
