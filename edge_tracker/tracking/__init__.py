@@ -53,10 +53,11 @@ def _warm_up_edge() -> None:
     import numpy as np
 
     from edge_tracker.tracking.edge import EdgeTracker
+    from edge_tracker.tracking.edge_appearance import BUDGET
     from edge_tracker.tracking.frame import prepare
 
     tracker = EdgeTracker()
-    boxes = np.array([[0.0, 0.0, 10.0, 20.0], [4.0, 0.0, 10.0, 20.0]])
+    boxes = np.array([[0.0, 0.0, 10.0, 20.0], [40.0, 0.0, 10.0, 20.0]])  # apart: crops that overlap are not kept
     features = np.eye(2, dtype=np.float32)
     confidence, classes = np.ones(2), np.zeros(2, dtype=np.int64)
 
@@ -66,6 +67,11 @@ def _warm_up_edge() -> None:
     for seen in (2, 2, 2, 1, 0):
         tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
         tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0, embed)
+    for seen in (2, 2, 0):
+        tracker.step(boxes[:seen], confidence[:seen], classes[:seen], features[:seen], 1.0)
+        tracker.store.take(np.arange(len(tracker.store)))
+    other = EdgeTracker()
+    other.store.load_state_dict(tracker.store.state_dict(), BUDGET)
     tracker.store.snapshot()
 
     # What tracks with methods of their own go through, one by one.
@@ -76,4 +82,5 @@ def _warm_up_edge() -> None:
     tracker.store.correct(0, frame.xyah[0], 1.0, 2)
     tracker.store.miss(1, 1.0)
     tracker.store.box(0)
+    tracker.store.add_feature(0, features[0], BUDGET)
     tracker.conclude(frame, features, match)

@@ -23,21 +23,20 @@ from edge_tracker.tracking.edge_appearance import (
     settle_crossings,
     wanted_crops,
 )
-from edge_tracker.tracking.edge_filter import SEEN, sureness
+from edge_tracker.tracking.edge_filter import CONFIDENCE_SUM, SEEN, USUAL_FADE, learn, sureness
 from edge_tracker.tracking.edge_matching import match_by_motion
 from edge_tracker.tracking.edge_settings import EdgeSettings
 from edge_tracker.tracking.edge_store import (
     EdgeStore,
     bury_edge,
-    correct_edge,
-    miss_edge,
     predict_edge,
     release_edge,
+    settle_edge,
     start_edge,
 )
 from edge_tracker.tracking.frame import OK, Frame, complain, prepare
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import LIVE
+from edge_tracker.tracking.store import CONFIRMED, LIVE
 from edge_tracker.tracking.tracker import Embed, Tracker, check, note_detections
 
 HITS = 2  # that confirm a track, given the evidence
@@ -55,20 +54,34 @@ def boxes_of(frame):  # type: ignore[no-untyped-def]
 
 
 @jit
-def settle(rows, columns, match, back, frame, boxes, dt, appearance, edge):  # type: ignore[no-untyped-def]
+def look_over(frame, learnt, edge):  # type: ignore[no-untyped-def]
+    """The boxes (K, 4) xywh, their order by x (K,), and which are clean (K,): with no appearance none has to be."""
+    boxes = boxes_of(frame)
+    by_x = np.argsort(boxes[:, 0], kind="mergesort")
+    clean = clean_crops(boxes, by_x, edge) if learnt[SEEN] > 0 else np.zeros(boxes.shape[0], dtype=np.bool_)
+    return boxes, by_x, clean
+
+
+@jit
+def settle(rows, columns, learnt, match, back, frame, boxes, dt, appearance, edge):  # type: ignore[no-untyped-def]
     """Correct the rows that were matched and note their detections; mark the others as missed."""
-    for row in range(match.shape[0]):
-        k = match[row]
-        if k == NONE:
-            miss_edge(rows, row, dt, appearance, edge)
-            continue
-        correct_edge(rows, columns, row, boxes, k, frame.confidence[k], back[row], HITS, edge)
+    settle_edge(rows, columns, learnt, 0, match, back, boxes, frame.confidence, HITS, dt, appearance, edge)
     note_detections(rows, 0, match, frame)
 
 
 @jit
-def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, features, appearance, edge):  # type: ignore[no-untyped-def]
-    """What follows when all rows are corrected: galleries, crossings, deaths, births. May change `match`.
+def learn_confidences(learnt, state, match, confidence):  # type: ignore[no-untyped-def]
+    """Take note of the confidences of the detections that confirmed tracks have got."""
+    total, count = 0.0, 0
+    for row in range(match.shape[0]):
+        if match[row] != NONE and state[row] == CONFIRMED:
+            total, count = total + sureness(confidence[match[row]]), count + 1
+    learn(learnt, CONFIDENCE_SUM, total, count, USUAL_FADE)
+
+
+@jit
+def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, clean, features, appearance, edge):  # type: ignore[no-untyped-def]
+    """What follows when all rows are corrected: what is learnt, crossings, deaths, births. May change `match`.
 
     Returns:
         (K,) int64, the former places of the rows that died.
@@ -77,7 +90,7 @@ def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, feat
     for row in range(match.shape[0]):
         if match[row] != NONE:
             taken[match[row]] = True
-    clean = clean_crops(boxes, edge) if appearance else taken
+    learn_confidences(learnt, rows.state, match, frame.confidence)
     if appearance:
         note_crossings(rows, columns, match, gallery, edge)
         remember_features(rows, columns, match, gallery, frame, features, clean, edge)
@@ -88,7 +101,7 @@ def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, feat
     for k in range(boxes.shape[0]):
         if taken[k] or sureness(frame.confidence[k]) < edge.low:
             continue
-        row = start_edge(rows, columns, counters, boxes, k, frame.confidence[k], edge)
+        row = start_edge(rows, columns, counters, learnt, boxes, k, frame.confidence[k], edge)
         born[row - first] = k
         if appearance and clean[k] and frame.norm[k] > 0.0:
             append(gallery, queues, row, features, frame.origin[k], frame.norm[k], BUDGET)
@@ -99,30 +112,35 @@ def conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, feat
 
 
 @jit
-def match_by_looks(rows, match, gallery, frame, boxes, features, learnt, edge, class_aware):  # type: ignore[no-untyped-def]
+def match_by_looks(rows, match, gallery, frame, boxes, clean, features, learnt, edge, class_aware):  # type: ignore[no-untyped-def]
     """Add to the matches by motion those of lost tracks that come back; returns which rows (N,) those are."""
     back = reenter_tracks(rows, match, gallery, frame, boxes, features, learnt, edge, class_aware)
-    learn_distances(rows, match, back, gallery, frame, features, clean_crops(boxes, edge), learnt)
+    learn_distances(rows, match, back, gallery, frame, features, clean, learnt)
     return back
 
 
 @jit
 def open_frame(rows, columns, counters, learnt, frame, dt, class_aware, edge):  # type: ignore[no-untyped-def]
-    """Predict all tracks and match them by motion; returns the boxes (K, 4) xywh and the match (N,)."""
+    """Predict all tracks and match them by motion.
+
+    Returns:
+        The boxes (K, 4) xywh, which of them are clean (see `look_over`), and the match (N,).
+    """
     n = counters[LIVE]
-    boxes = boxes_of(frame)
+    boxes, by_x, clean = look_over(frame, learnt, edge)
     predict_edge(rows, columns, learnt, 0, n, dt, edge)
-    return boxes, match_by_motion(rows, n, frame, boxes, dt, learnt, edge, class_aware)
+    return boxes, clean, match_by_motion(rows, n, frame, boxes, by_x, dt, learnt, edge, class_aware)
 
 
 @jit
-def close_frame(rows, columns, counters, gallery, learnt, match, frame, boxes, features, dt, appearance, class_aware, edge):  # type: ignore[no-untyped-def] # fmt: skip # noqa: E501
+def close_frame(rows, columns, counters, gallery, learnt, match, frame, boxes, clean, features, dt, class_aware, edge):  # type: ignore[no-untyped-def] # fmt: skip
     """The rest of the frame; returns as `conclude`."""
+    appearance = learnt[SEEN] > 0
     back = np.zeros(match.shape[0], dtype=np.bool_)
     if appearance:
-        back = match_by_looks(rows, match, gallery, frame, boxes, features, learnt, edge, class_aware)
-    settle(rows, columns, match, back, frame, boxes, dt, appearance, edge)
-    return conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, features, appearance, edge)
+        back = match_by_looks(rows, match, gallery, frame, boxes, clean, features, learnt, edge, class_aware)
+    settle(rows, columns, learnt, match, back, frame, boxes, dt, appearance, edge)
+    return conclude(rows, columns, counters, gallery, learnt, match, frame, boxes, clean, features, appearance, edge)
 
 
 @jit
@@ -135,10 +153,10 @@ def step(rows, columns, counters, gallery, learnt, ltwh, confidence, class_ids, 
     complaint, blamed, frame = prepare(ltwh, confidence, class_ids, features, settings)
     if complaint != OK:
         return complaint, blamed, np.empty(0, dtype=np.int64)
-    aware, appearance = settings.class_aware, learnt[SEEN] > 0
-    boxes, match = open_frame(rows, columns, counters, learnt, frame, dt, aware, edge)
+    aware = settings.class_aware
+    boxes, clean, match = open_frame(rows, columns, counters, learnt, frame, dt, aware, edge)
     buried = close_frame(
-        rows, columns, counters, gallery, learnt, match, frame, boxes, features, dt, appearance, aware, edge
+        rows, columns, counters, gallery, learnt, match, frame, boxes, clean, features, dt, aware, edge
     )
     return complaint, blamed, buried
 
@@ -175,7 +193,7 @@ class EdgeTracker(Tracker):
         class_aware: bool = False,
         drop_invalid: bool = False,
     ) -> None:
-        check("frame_rate", frame_rate, 1e-3)
+        check("frame_rate", frame_rate, 1e-3, 1e6)
         if max_embeddings is not None:
             check("max_embeddings", max_embeddings, 0, whole=True)
         self.edge = (EdgeSettings() if edge is None else edge).in_frames(float(frame_rate))
@@ -233,20 +251,22 @@ class EdgeTracker(Tracker):
         s, aware = self.store, self.settings.class_aware
         undo = self._remember()
         try:
-            boxes, match = open_frame(s.rows, s.columns, s.counters, s.learnt, frame, dt, aware, self.edge)
-            features = self._ask(match, frame, boxes, dt, embed, len(ltwh))
+            boxes, clean, match = open_frame(s.rows, s.columns, s.counters, s.learnt, frame, dt, aware, self.edge)
+            features = self._ask(match, frame, boxes, clean, dt, embed, len(ltwh))
         except BaseException:
             undo()
             raise
         return close_frame(
-            s.rows, s.columns, s.counters, s.gallery, s.learnt, match, frame, boxes, features, dt, True, aware,
+            s.rows, s.columns, s.counters, s.gallery, s.learnt, match, frame, boxes, clean, features, dt, aware,
             self.edge,
         )  # fmt: skip
 
-    def _ask(self, match: np.ndarray, frame: Frame, boxes: np.ndarray, dt: float, embed: Embed, m: int) -> np.ndarray:
+    def _ask(
+        self, match: np.ndarray, frame: Frame, boxes: np.ndarray, clean: np.ndarray, dt: float, embed: Embed, m: int
+    ) -> np.ndarray:
         """Features (M, D) of the detections that motion alone does not settle, within the budget; zero elsewhere."""
         s = self.store
-        wanted = wanted_crops(s.rows, s.columns, match, frame, boxes, dt, self.edge, self.settings.class_aware)
+        wanted = wanted_crops(s.rows, s.columns, match, frame, boxes, clean, dt, self.edge, self.settings.class_aware)
         chosen = np.flatnonzero(wanted != NOT_WANTED)
         if self.max_embeddings is not None and len(chosen) > self.max_embeddings:
             chosen = chosen[np.argsort(wanted[chosen], kind="stable")[: self.max_embeddings]]
@@ -276,19 +296,20 @@ class EdgeTracker(Tracker):
     ) -> tuple[np.ndarray, np.ndarray]:
         s, aware = self.store, self.settings.class_aware
         s.dt = dt
-        boxes = boxes_of(frame)
-        match = match_by_motion(s.rows, len(s), frame, boxes, dt, s.learnt, self.edge, aware)
+        boxes, by_x, clean = look_over(frame, s.learnt, self.edge)
+        match = match_by_motion(s.rows, len(s), frame, boxes, by_x, dt, s.learnt, self.edge, aware)
         if embed is not None:
-            features = self._ask(match, frame, boxes, dt, embed, m)
+            features = self._ask(match, frame, boxes, clean, dt, embed, m)
         s.anew = np.zeros(len(match), dtype=np.bool_)
         if s.appearance:
-            s.anew = match_by_looks(s.rows, match, s.gallery, frame, boxes, features, s.learnt, self.edge, aware)
+            s.anew = match_by_looks(s.rows, match, s.gallery, frame, boxes, clean, features, s.learnt, self.edge, aware)
         return match, features
 
     def conclude(self, frame: Frame, features: np.ndarray, match: np.ndarray) -> np.ndarray:
         s = self.store
         s.anew = np.zeros(0, dtype=np.bool_)
+        boxes, _, clean = look_over(frame, s.learnt, self.edge)
         return conclude(
-            s.rows, s.columns, s.counters, s.gallery, s.learnt, match, frame, boxes_of(frame), features, s.appearance,
+            s.rows, s.columns, s.counters, s.gallery, s.learnt, match, frame, boxes, clean, features, s.appearance,
             self.edge,
         )  # fmt: skip

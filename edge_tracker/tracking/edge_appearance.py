@@ -18,8 +18,8 @@ from edge_tracker.tracking.appearance import (
     smallest_distance,
 )
 from edge_tracker.tracking.assignment import NONE, match_pairs
-from edge_tracker.tracking.edge_filter import OTHER_COUNT, OTHER_SUM, SAME_COUNT, SAME_SUM, sureness
-from edge_tracker.tracking.edge_matching import similarity
+from edge_tracker.tracking.edge_filter import OTHER_COUNT, OTHER_SUM, SAME_COUNT, SAME_SUM, learn, sureness
+from edge_tracker.tracking.edge_matching import similar_rows
 from edge_tracker.tracking.edge_store import PENDING, evidence_of, pending_queues
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.store import CONFIRMED, DELETED, TENTATIVE
@@ -38,12 +38,19 @@ NOT_WANTED, RETURNING, CROSSED, BEGINNING, CROSSING, STALE = 0, 1, 2, 3, 4, 5
 
 
 @jit
-def clean_crops(boxes, edge):  # type: ignore[no-untyped-def]
-    """(K,) bool: which boxes (K, 4) xywh show little of any other detection."""
-    clean = np.ones(boxes.shape[0], dtype=np.bool_)
-    for j in range(boxes.shape[0]):
-        for k in range(j):
-            width = (boxes[j, 2] + boxes[k, 2]) / 2 - abs(boxes[j, 0] - boxes[k, 0])
+def clean_crops(boxes, by_x, edge):  # type: ignore[no-untyped-def]
+    """(K,) bool: which boxes (K, 4) xywh, in order of x by `by_x` (K,), show little of any other detection."""
+    clean, widest = np.ones(boxes.shape[0], dtype=np.bool_), 0.0
+    for k in range(boxes.shape[0]):
+        widest = max(widest, boxes[k, 2])
+    for at in range(boxes.shape[0]):
+        j = by_x[at]
+        for after in range(at + 1, boxes.shape[0]):
+            k = by_x[after]
+            distance = boxes[k, 0] - boxes[j, 0]
+            if distance >= (boxes[j, 2] + widest) / 2:
+                break
+            width = (boxes[j, 2] + boxes[k, 2]) / 2 - distance
             height = (boxes[j, 3] + boxes[k, 3]) / 2 - abs(boxes[j, 1] - boxes[k, 1])
             if width > 0.0 and height > 0.0:
                 both = min(width, boxes[j, 2], boxes[k, 2]) * min(height, boxes[j, 3], boxes[k, 3])
@@ -57,9 +64,10 @@ def lost_tracks(rows, match, edge):  # type: ignore[no-untyped-def]
     """The rows (L,) that may come back: confirmed, known by looks, without a detection, and not for too long."""
     lost = np.empty(match.shape[0], dtype=np.int64)
     count = 0
+    state, newest, since = rows.state, rows.newest, rows.time_since_update
     for row in range(match.shape[0]):
-        known = rows.state[row] == CONFIRMED and rows.newest[row] != NO_ROW
-        if known and match[row] == NONE and rows.time_since_update[row] <= edge.reenter_age:
+        known = state[row] == CONFIRMED and newest[row] != NO_ROW
+        if known and match[row] == NONE and since[row] <= edge.reenter_age:
             lost[count] = row
             count += 1
     return lost[:count]
@@ -91,15 +99,34 @@ def _owners(rows, match, m):  # type: ignore[no-untyped-def]
 
 
 @jit
-def wanted_crops(rows, columns, match, frame, boxes, dt, edge, class_aware):  # type: ignore[no-untyped-def]
+def _followed(rows, n, edge):  # type: ignore[no-untyped-def]
+    """The confirmed rows (G,) of which it is known where they are."""
+    return np.flatnonzero((rows.state[:n] == CONFIRMED) & (rows.time_since_update[:n] <= edge.memory))
+
+
+@jit
+def _about_to_cross(rows, n, edge):  # type: ignore[no-untyped-def]
+    """(N,) bool: which rows touch another that is followed, both enlarged."""
+    about = np.zeros(n, dtype=np.bool_)
+    pairs = similar_rows(rows.mean, _followed(rows, n, edge), edge.near, 0.0)
+    for p in range(pairs.shape[0]):
+        about[pairs[p, 0]] = about[pairs[p, 1]] = True
+    return about
+
+
+@jit
+def wanted_crops(rows, columns, match, frame, boxes, clean, dt, edge, class_aware):  # type: ignore[no-untyped-def]
     """Which detections must be embedded after the matching by motion, and why.
+
+    Args:
+        clean: (K,) bool, see `clean_crops`.
 
     Returns:
         (K,) int8, NOT_WANTED or the reason.
     """
     m = boxes.shape[0]
     wanted = np.zeros(m, dtype=np.int8)
-    clean = clean_crops(boxes, edge)
+    about = np.empty(0, dtype=np.bool_)  # rows about to cross another, once that is asked for
     owner, lost = _owners(rows, match, m), lost_tracks(rows, match, edge)
     for k in range(m):
         row = owner[k]
@@ -123,11 +150,10 @@ def wanted_crops(rows, columns, match, frame, boxes, dt, edge, class_aware):  # 
         elif columns.stale[row] >= edge.refresh - dt / 2:
             wanted[k] = STALE
         elif columns.stale[row] >= edge.near_refresh - dt / 2:
-            for other in range(match.shape[0]):
-                about = rows.state[other] == CONFIRMED and rows.time_since_update[other] <= edge.memory
-                if other != row and about and similarity(rows.mean, row, rows.mean, other, edge.near, False) > 0.0:
-                    wanted[k] = CROSSING
-                    break
+            if about.shape[0] == 0:
+                about = _about_to_cross(rows, match.shape[0], edge)
+            if about[row]:
+                wanted[k] = CROSSING
     return wanted
 
 
@@ -188,29 +214,30 @@ def reenter_tracks(rows, match, gallery, frame, boxes, features, learnt, edge, c
 
 @jit
 def learn_distances(rows, match, back, gallery, frame, features, clean, learnt):  # type: ignore[no-untyped-def]
-    """Take note of how far features are from the gallery of their own track and from those of others."""
+    """Take note of how far features are from the gallery of their own track and from those of its neighbours."""
     n = match.shape[0]
-    for row in range(n):
+    newest, held, places, norms = rows.newest, rows.features, frame.origin, frame.norm
+    known = np.empty(n, dtype=np.int64)  # from left to right, as the order in which tracks were born means nothing
+    count = 0
+    for row in np.argsort(rows.mean[:n, 0], kind="mergesort"):
+        if rows.state[row] == CONFIRMED and match[row] != NONE and held[row] >= ENOUGH:
+            known[count], count = row, count + 1
+    same, others = 0.0, 0.0
+    of_same, of_others = 0, 0
+    for i in range(count):
+        row = known[i]
         k = match[row]
-        if k == NONE or back[row] or not clean[k] or not frame.norm[k] > 0.0:
+        if back[row] or not clean[k] or not norms[k] > 0.0:
             continue
-        if rows.state[row] != CONFIRMED or rows.features[row] < ENOUGH:
-            continue
-        origin, norm = frame.origin[k], frame.norm[k]
-        distance = _distance(rows, row, gallery, features, origin, norm)
-        learnt[SAME_SUM] = learnt[SAME_SUM] * FADE + distance
-        learnt[SAME_COUNT] = learnt[SAME_COUNT] * FADE + 1.0
-        compared = 0
-        for step in range(1, n):
-            other = (row + step) % n
-            if match[other] == NONE or rows.state[other] != CONFIRMED or rows.features[other] < ENOUGH:
-                continue
-            distance = _distance(rows, other, gallery, features, origin, norm)
-            learnt[OTHER_SUM] = learnt[OTHER_SUM] * FADE + distance
-            learnt[OTHER_COUNT] = learnt[OTHER_COUNT] * FADE + 1.0
-            compared += 1
-            if compared == OTHERS:
-                break
+        origin, norm = places[k], norms[k]
+        same += smallest_distance(gallery, newest[row], held[row], features, origin, norm, -np.inf)
+        of_same += 1
+        for step in range(1, min(count, OTHERS + 1)):
+            other = known[(i + step) % count]
+            others += smallest_distance(gallery, newest[other], held[other], features, origin, norm, -np.inf)
+            of_others += 1
+    learn(learnt, SAME_SUM, same, of_same, FADE)
+    learn(learnt, OTHER_SUM, others, of_others, FADE)
 
 
 @jit
@@ -223,23 +250,19 @@ def _drop_pending(columns, row, gallery):  # type: ignore[no-untyped-def]
 @jit
 def note_crossings(rows, columns, match, gallery, edge):  # type: ignore[no-untyped-def]
     """Note which tracks overlap now: until they have been told apart again, their galleries stay as they are."""
-    group = np.empty(match.shape[0], dtype=np.int64)
-    size = 0
-    for row in range(match.shape[0]):
-        if rows.state[row] == CONFIRMED and rows.time_since_update[row] <= edge.memory:
-            group[size] = row
-            size += 1
-    for a in range(size):
-        row = group[a]
-        for b in range(a):
-            other = group[b]
-            if match[row] == NONE and match[other] == NONE:
-                continue
-            if similarity(rows.mean, row, rows.mean, other, 0.0, False) > edge.overlap:
-                columns.partner[row], columns.partner[other] = rows.id[other], rows.id[row]
-                columns.parted[row] = columns.parted[other] = 0.0
+    n = match.shape[0]
+    partner = np.full(n, NONE)
+    pairs = similar_rows(rows.mean, _followed(rows, n, edge), 0.0, edge.overlap)
+    for p in range(pairs.shape[0]):
+        row, other = pairs[p]
+        if match[row] != NONE or match[other] != NONE:
+            # Of several that overlap a track its partner is the youngest, whatever order they are found in.
+            partner[row], partner[other] = max(partner[row], other), max(partner[other], row)
+    for row in range(n):
+        if partner[row] != NONE:
+            columns.partner[row], columns.parted[row] = rows.id[partner[row]], 0.0
+            if columns.pending[row] > 0:
                 _drop_pending(columns, row, gallery)
-                _drop_pending(columns, other, gallery)
 
 
 @jit
@@ -258,19 +281,21 @@ def _settle_pending(rows, columns, row, gallery):  # type: ignore[no-untyped-def
 def remember_features(rows, columns, match, gallery, frame, features, clean, edge):  # type: ignore[no-untyped-def]
     """Put the features of clean crops into galleries, or into the queue of those seen since a crossing."""
     queues, waiting = Queues(rows.newest, rows.oldest, rows.features), pending_queues(columns)
+    state, places, norms = rows.state, frame.origin, frame.norm
+    partner, parted, stale = columns.partner, columns.parted, columns.stale
     for row in range(match.shape[0]):
-        if rows.state[row] == DELETED:
+        if state[row] == DELETED:
             continue
-        if columns.partner[row] > 0 and columns.parted[row] > edge.swap_age:
+        if partner[row] > 0 and parted[row] > edge.swap_age:
             _settle_pending(rows, columns, row, gallery)
         k = match[row]
-        if k == NONE or not clean[k] or not frame.norm[k] > 0.0:
+        if k == NONE or not clean[k] or not norms[k] > 0.0:
             continue
-        if columns.partner[row] == 0:
-            append(gallery, queues, row, features, frame.origin[k], frame.norm[k], BUDGET)
-            columns.stale[row] = 0.0
-        elif columns.parted[row] > 0.0:
-            append(gallery, waiting, row, features, frame.origin[k], frame.norm[k], PENDING)
+        if partner[row] == 0:
+            append(gallery, queues, row, features, places[k], norms[k], BUDGET)
+            stale[row] = 0.0
+        elif parted[row] > 0.0:
+            append(gallery, waiting, row, features, places[k], norms[k], PENDING)
 
 
 @jit
@@ -296,14 +321,14 @@ def settle_crossings(rows, columns, match, gallery, learnt, edge):  # type: igno
     An identity keeps its row, its id and its gallery; what changes rows is the motion and all about the detection.
     """
     n = match.shape[0]
+    ids, partner, pending = rows.id, columns.partner, columns.pending
     for row in range(n):
-        if columns.partner[row] == 0 or columns.pending[row] == 0 or match[row] == NONE:
+        if partner[row] == 0 or pending[row] == 0 or match[row] == NONE:
             continue
-        other = NONE
-        for candidate in range(row):
-            if rows.id[candidate] == columns.partner[row] and columns.partner[candidate] == rows.id[row]:
-                other = candidate
-        if other == NONE or columns.pending[other] == 0 or match[other] == NONE:
+        other = np.searchsorted(ids[:row], partner[row])  # rows are in the order of their ids
+        if other == row or ids[other] != partner[row] or partner[other] != ids[row]:
+            continue
+        if pending[other] == 0 or match[other] == NONE:
             continue
         if rows.newest[row] != NO_ROW and rows.newest[other] != NO_ROW:
             straight = _mean_distance(rows, row, columns, row, gallery, learnt)

@@ -15,18 +15,22 @@ from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.kalman import correct_coordinate
 
 # Places in `EdgeStore.learnt`: running sums, the variances of camera and own movement (x, y) that they give, and what
-# appearance distances have been.
+# appearance distances and confidences have been.
 PAIRS, SINGLES = 0, 1
 PAIR_SUM, SINGLE_SUM = 2, 4  # two each: x, y
 SHAKE, SCATTER = 6, 8  # two each: pixels^2, heights^2
 SAME_SUM, SAME_COUNT, OTHER_SUM, OTHER_COUNT = 10, 11, 12, 13
 SEEN = 14  # whether there have been features
-LEARNT = 15
+CONFIDENCE_SUM, CONFIDENCE_COUNT = 15, 16
+LEARNT = 17
 
 # Evidence that the camera stands still, in pairs of tracks, and how much tracks scatter before any was seen.
 STILL_PAIRS = 20.0
 FIRST_SCATTER, FIRST_SINGLES = 1e-3, 2.0
 LEAST_SCATTER = 1e-6
+
+# A detector's usual confidence before any was seen, with the weight of so many detections; old ones fade.
+USUAL, USUAL_WEIGHT, USUAL_FADE = 0.9, 20.0, 0.998
 
 LEAST_SIDE = 1.0  # pixels
 
@@ -38,21 +42,22 @@ def shakiness(learnt, axis, height, edge):  # type: ignore[no-untyped-def]
 
 
 @jit
-def predict(mean, covariance, row, dt, learnt, edge):  # type: ignore[no-untyped-def]
-    """Move one track ahead by `dt` frames. Changes mean (C, 8) and covariance (C, 4, 3) at `row`."""
-    height = mean[row, 3]
-    for i in range(4):
-        std = (edge.acceleration if i < 2 else edge.growth) * height
-        noise = std * std
-        if i < 2:
-            noise *= shakiness(learnt, i, height, edge)
-        mean[row, i] += dt * mean[row, i + 4]
-        p, c, v = covariance[row, i, 0], covariance[row, i, 1], covariance[row, i, 2]
-        covariance[row, i, 0] = p + dt * (2.0 * c + dt * v) + noise * dt * dt * dt / 3.0
-        covariance[row, i, 1] = c + dt * v + noise * dt * dt / 2.0
-        covariance[row, i, 2] = v + noise * dt
-    mean[row, 2] = max(mean[row, 2], LEAST_SIDE)
-    mean[row, 3] = max(mean[row, 3], LEAST_SIDE)
+def predict(mean, covariance, first, last, dt, learnt, edge):  # type: ignore[no-untyped-def]
+    """Move tracks ahead by `dt` frames. Changes rows first .. last of mean (C, 8) and covariance (C, 4, 3)."""
+    for row in range(first, last):
+        height = mean[row, 3]
+        for i in range(4):
+            std = (edge.acceleration if i < 2 else edge.growth) * height
+            noise = std * std
+            if i < 2:
+                noise *= shakiness(learnt, i, height, edge)
+            mean[row, i] += dt * mean[row, i + 4]
+            p, c, v = covariance[row, i, 0], covariance[row, i, 1], covariance[row, i, 2]
+            covariance[row, i, 0] = p + dt * (2.0 * c + dt * v) + noise * dt * dt * dt / 3.0
+            covariance[row, i, 1] = c + dt * v + noise * dt * dt / 2.0
+            covariance[row, i, 2] = v + noise * dt
+        mean[row, 2] = max(mean[row, 2], LEAST_SIDE)
+        mean[row, 3] = max(mean[row, 3], LEAST_SIDE)
 
 
 @jit
@@ -62,30 +67,46 @@ def sureness(confidence):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _noise(i, height, confidence, edge):  # type: ignore[no-untyped-def]
-    std = edge.position_noise if i < 2 else edge.size_noise
-    std *= height * (1.0 + edge.doubt * (1.0 - sureness(confidence)))
+def learn(learnt, place, total, count, fade):  # type: ignore[no-untyped-def]
+    """Add a frame's sum of `count` values to the running sum at a place and to the count behind it.
+
+    What was there fades by `fade` for each new value. Taken frame by frame, the order within one does not matter.
+    """
+    learnt[place] = learnt[place] * fade**count + total
+    learnt[place + 1] = learnt[place + 1] * fade**count + count
+
+
+@jit
+def inaccuracy(learnt, confidence, edge):  # type: ignore[no-untyped-def]
+    """How much more a detection is off than one of the confidence that is usual for this detector, as a ratio."""
+    usual = (learnt[CONFIDENCE_SUM] + USUAL_WEIGHT * USUAL) / (learnt[CONFIDENCE_COUNT] + USUAL_WEIGHT)
+    return (1.0 + edge.doubt * (1.0 - sureness(confidence))) / (1.0 + edge.doubt * (1.0 - usual))
+
+
+@jit
+def _noise(i, height, off, edge):  # type: ignore[no-untyped-def]
+    std = (edge.position_noise if i < 2 else edge.size_noise) * height * off
     return max(std * std, 1e-12)
 
 
 @jit
-def start(mean, covariance, row, boxes, k, confidence, edge):  # type: ignore[no-untyped-def]
-    """Begin a track, or begin it anew, at the k-th of the boxes (K, 4) xywh, at rest."""
+def start(mean, covariance, row, boxes, k, off, edge):  # type: ignore[no-untyped-def]
+    """Begin a track, or begin it anew, at the k-th of the boxes (K, 4) xywh, at rest; `off` is its `inaccuracy`."""
     height = boxes[k, 3]
     for i in range(4):
         speed = (edge.first_speed if i < 2 else edge.first_growth) * height
         mean[row, i], mean[row, i + 4] = boxes[k, i], 0.0
-        covariance[row, i, 0] = _noise(i, height, confidence, edge)
+        covariance[row, i, 0] = _noise(i, height, off, edge)
         covariance[row, i, 1] = 0.0
         covariance[row, i, 2] = speed * speed
 
 
 @jit
-def correct(mean, covariance, row, boxes, k, confidence, edge):  # type: ignore[no-untyped-def]
-    """Correct a predicted track by the k-th of the boxes (K, 4) xywh."""
+def correct(mean, covariance, row, boxes, k, off, edge):  # type: ignore[no-untyped-def]
+    """Correct a predicted track by the k-th of the boxes (K, 4) xywh, whose `inaccuracy` is `off`."""
     height = mean[row, 3]
     for i in range(4):
-        correct_coordinate(mean, covariance, row, i, boxes[k, i], _noise(i, height, confidence, edge))
+        correct_coordinate(mean, covariance, row, i, boxes[k, i], _noise(i, height, off, edge))
 
 
 @jit

@@ -40,33 +40,45 @@ def similarity(a, i, b, k, grow, vertical):  # type: ignore[no-untyped-def]
     return value
 
 
+# A pair this much too far apart, relative to its size, is passed over without computing its similarity: rounding.
+SLACK = 1.0 + 1e-9
+
+
 @jit
 def similar_pairs(rows, group, frame, boxes, by_x, grow, least, class_aware):  # type: ignore[no-untyped-def]
-    """All pairs of a group of rows (G,) and the boxes (K, 4) xywh that are more similar than `least`.
+    """All pairs of a group of rows (G,) and the boxes (K, 4) xywh that are more similar than `least` (G,) of the row.
+
+    Args:
+        by_x: (K,) the boxes in order of x.
+        grow: as for `similarity`.
 
     Returns:
         starts (G + 1,), columns (E,) as `match_pairs` takes them, and similarity (E,).
     """
-    mean = rows.mean
+    mean, classes, class_of = rows.mean, rows.class_id, frame.class_id
     starts = np.zeros(group.shape[0] + 1, dtype=np.int64)
     columns = np.empty(4 * group.shape[0] + 16, dtype=np.int64)
     values = np.empty(columns.shape[0])
     widest = 0.0
-    for k in range(boxes.shape[0]):
+    sorted_x, y, tall = np.empty(by_x.shape[0]), np.empty(by_x.shape[0]), np.empty(by_x.shape[0])
+    for at in range(by_x.shape[0]):
+        k = by_x[at]
+        sorted_x[at], y[at], tall[at] = boxes[k, 0], boxes[k, 1], boxes[k, 3]
         widest = max(widest, boxes[k, 2])
-    sorted_x = boxes[:, 0][by_x]
+    scale = (0.5 + grow) * SLACK
     count = 0
     for g in range(group.shape[0]):
         row = group[g]
-        reach = (mean[row, 2] + widest) * (0.5 + grow)
+        reach = (mean[row, 2] + widest) * scale
         at = np.searchsorted(sorted_x, mean[row, 0] - reach)
         while at < sorted_x.shape[0] and sorted_x[at] <= mean[row, 0] + reach:
+            apart = abs(y[at] - mean[row, 1]) > (tall[at] + mean[row, 3]) * scale
             column = by_x[at]
             at += 1
-            if class_aware and rows.class_id[row] != frame.class_id[column]:
+            if apart or (class_aware and classes[row] != class_of[column]):
                 continue
             value = similarity(mean, row, boxes, column, grow, True)
-            if value > least:
+            if value > least[g]:
                 if count == columns.shape[0]:
                     columns = np.concatenate((columns, np.empty(count, dtype=np.int64)))
                     values = np.concatenate((values, np.empty(count)))
@@ -81,14 +93,15 @@ def _follow_camera(rows, n, frame, boxes, by_x, dt, learnt, edge, class_aware): 
     """Move all tracks along with the camera, judged by those that were seen in the last frame."""
     group = np.empty(n, dtype=np.int64)
     size = 0
+    state, since = rows.state, rows.time_since_update
     for row in range(n):
-        if rows.state[row] == CONFIRMED and rows.time_since_update[row] <= 1.5 * dt:
+        if state[row] == CONFIRMED and since[row] <= 1.5 * dt:
             group[size] = row
             size += 1
     if size < 2 or boxes.shape[0] < 2:
         return
-    group = group[:size]
-    starts, columns, values = similar_pairs(rows, group, frame, boxes, by_x, LOOSE, LOOSE_SIMILARITY, class_aware)
+    group, least = group[:size], np.full(size, LOOSE_SIMILARITY)
+    starts, columns, values = similar_pairs(rows, group, frame, boxes, by_x, LOOSE, least, class_aware)
     found = match_pairs(starts, columns, LOOSE_SIMILARITY - values, boxes.shape[0], 0.0)
     match = np.full(n, NONE)
     match[group] = found
@@ -96,24 +109,29 @@ def _follow_camera(rows, n, frame, boxes, by_x, dt, learnt, edge, class_aware): 
 
 
 @jit
-def _matchable(rows, row, dt, learnt, edge):  # type: ignore[no-untyped-def]
-    """Whether a confirmed row's prediction is still worth something."""
-    since, height = rows.time_since_update[row], rows.mean[row, 3]
-    memory = edge.memory / max(shakiness(learnt, 0, height, edge), shakiness(learnt, 1, height, edge))
-    followed = rows.age[row] - 1.0 - since
-    return since <= max(memory, dt) + dt / 2 and since <= edge.lifetime * followed + 1.5 * dt
+def matchable(rows, n, dt, learnt, edge):  # type: ignore[no-untyped-def]
+    """(N,) bool: which rows may be matched by motion: tentative ones, and others while their prediction is good."""
+    mean, state, since = rows.mean, rows.state, rows.time_since_update
+    may = np.ones(n, dtype=np.bool_)
+    for row in range(n):
+        if state[row] == CONFIRMED:
+            height = mean[row, 3]
+            memory = edge.memory / max(shakiness(learnt, 0, height, edge), shakiness(learnt, 1, height, edge))
+            may[row] = since[row] <= max(memory, dt) + dt / 2
+    return may
 
 
 CONFIRMED_SURE, CONFIRMED_UNSURE, TENTATIVE_SURE = 0, 1, 2
 
 
 @jit
-def match_by_motion(rows, n, frame, boxes, dt, learnt, edge, class_aware):  # type: ignore[no-untyped-def]
+def match_by_motion(rows, n, frame, boxes, by_x, dt, learnt, edge, class_aware):  # type: ignore[no-untyped-def]
     """Match predicted tracks to detections: confirmed ones to sure detections, then to unsure ones, then tentative.
 
     Args:
         n: live rows; their means are moved along with the camera.
         boxes: (K, 4) xywh of the frame's detections.
+        by_x: (K,) their order by x.
 
     Returns:
         (N,) int64, the place in `frame` of each track's detection, NONE for none.
@@ -122,36 +140,76 @@ def match_by_motion(rows, n, frame, boxes, dt, learnt, edge, class_aware):  # ty
     match = np.full(n, NONE)
     if n == 0 or m == 0:
         return match
-    by_x = np.argsort(boxes[:, 0], kind="mergesort")
     _follow_camera(rows, n, frame, boxes, by_x, dt, learnt, edge, class_aware)
-    unsure = 0
     sure = np.empty(m, dtype=np.bool_)
     for k in range(m):
         sure[k] = sureness(frame.confidence[k]) >= edge.low
-        unsure += not sure[k]
+    state = rows.state
+    group = np.flatnonzero(matchable(rows, n, dt, learnt, edge))
+    least = np.empty(group.shape[0])
+    for g in range(group.shape[0]):
+        least[g] = edge.similarity if state[group[g]] == CONFIRMED else edge.tentative_similarity
+    first, columns, values = similar_pairs(rows, group, frame, boxes, by_x, 0.0, least, class_aware)
     taken = np.zeros(m, dtype=np.bool_)
-    group = np.empty(n, dtype=np.int64)
+    # The pairs of one stage, of those found.
+    members, starts = np.empty(group.shape[0], dtype=np.int64), np.zeros(group.shape[0] + 1, dtype=np.int64)
+    these, costs = np.empty(columns.shape[0], dtype=np.int64), np.empty(columns.shape[0])
     for stage in (CONFIRMED_SURE, CONFIRMED_UNSURE, TENTATIVE_SURE):
-        if stage == CONFIRMED_UNSURE and unsure == 0:
-            continue
-        size = 0
-        for row in range(n):
-            if match[row] != NONE or (rows.state[row] == CONFIRMED) == (stage == TENTATIVE_SURE):
+        size = count = 0
+        for g in range(group.shape[0]):
+            row = group[g]
+            if match[row] != NONE or (state[row] == CONFIRMED) == (stage == TENTATIVE_SURE):
                 continue
-            if stage == TENTATIVE_SURE or _matchable(rows, row, dt, learnt, edge):
-                group[size] = row
+            before = count
+            for e in range(first[g], first[g + 1]):
+                k = columns[e]
+                if not taken[k] and sure[k] == (stage != CONFIRMED_UNSURE):
+                    these[count], costs[count] = k, least[g] - values[e]
+                    count += 1
+            if count > before:
+                members[size] = row
                 size += 1
+                starts[size] = count
         if size == 0:
             continue
-        least = edge.tentative_similarity if stage == TENTATIVE_SURE else edge.similarity
-        starts, columns, values = similar_pairs(rows, group[:size], frame, boxes, by_x, 0.0, least, class_aware)
-        costs = np.empty(values.shape[0])
-        for e in range(values.shape[0]):
-            free = not taken[columns[e]] and sure[columns[e]] == (stage != CONFIRMED_UNSURE)
-            costs[e] = least - values[e] if free else 1.0  # 1 is above 0, the cost of no match
-        found = match_pairs(starts, columns, costs, m, 0.0)
+        found = match_pairs(starts[: size + 1], these[:count], costs[:count], m, 0.0)
         for g in range(size):
             if found[g] != NONE:
-                match[group[g]] = found[g]
+                match[members[g]] = found[g]
                 taken[found[g]] = True
     return match
+
+
+@jit
+def similar_rows(mean, group, grow, least):  # type: ignore[no-untyped-def]
+    """All pairs of a group of rows (G,) of `mean` whose IoU is above `least`.
+
+    Args:
+        grow: as for `similarity`.
+
+    Returns:
+        (P, 2) int64, in each pair the higher row first.
+    """
+    x, widest = np.empty(group.shape[0]), 0.0
+    for g in range(group.shape[0]):
+        x[g] = mean[group[g], 0]
+        widest = max(widest, mean[group[g], 2])
+    by_x = np.argsort(x, kind="mergesort")
+    pairs = np.empty((group.shape[0] + 16, 2), dtype=np.int64)
+    scale = (0.5 + grow) * SLACK
+    count = 0
+    for at in range(group.shape[0]):
+        a = group[by_x[at]]
+        end = mean[a, 0] + (mean[a, 2] + widest) * scale
+        for other in range(at + 1, group.shape[0]):
+            b = group[by_x[other]]
+            if mean[b, 0] > end:
+                break
+            if abs(mean[b, 1] - mean[a, 1]) > (mean[a, 3] + mean[b, 3]) * scale:
+                continue
+            if similarity(mean, max(a, b), mean, min(a, b), grow, False) > least:
+                if count == pairs.shape[0]:
+                    pairs = np.concatenate((pairs, np.empty((count, 2), dtype=np.int64)))
+                pairs[count, 0], pairs[count, 1] = max(a, b), min(a, b)
+                count += 1
+    return pairs[:count]

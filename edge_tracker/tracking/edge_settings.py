@@ -8,6 +8,8 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 
+MOST = 1e6  # of any of them
+
 
 class EdgeSettings(NamedTuple):
     """What governs `method="edge"`. Lengths in box heights, times in seconds, so that they fit any picture and rate.
@@ -19,13 +21,12 @@ class EdgeSettings(NamedTuple):
         growth: process noise of the size, heights per s^1.5.
         first_speed: standard deviation of a new track's speed, heights per second.
         first_growth: of the speed at which its size changes.
-        doubt: a detection's noise is multiplied by 1 + doubt (1 - confidence).
+        doubt: a detection's noise grows with 1 + doubt (1 - confidence), relative to that of one of usual confidence.
         camera: weight of the camera's shake in the process noise and in the memory.
         camera_memory: seconds over which the shake is estimated.
         similarity: least IoU x vertical IoU at which motion matches.
         tentative_similarity: the same for tracks not confirmed yet.
         memory: seconds a lost track can be matched by motion, the camera at rest.
-        lifetime: but no longer than this share of the time for which it was followed.
         evidence: sum of -ln(1 - confidence) that confirms a track, with two hits.
         low: detections below this confidence are matched last and begin no tracks.
         reenter: largest appearance distance at which a lost track comes back; 0 is usual for the same object, 1 for
@@ -42,19 +43,18 @@ class EdgeSettings(NamedTuple):
         near_refresh: then a gallery is stale after this many seconds already.
     """
 
-    position_noise: float = 0.04
+    position_noise: float = 0.05
     size_noise: float = 0.075
     acceleration: float = 0.11
     growth: float = 0.13
     first_speed: float = 1.0
     first_growth: float = 0.4
-    doubt: float = 2.0
+    doubt: float = 10.0
     camera: float = 25.0
     camera_memory: float = 5.0
     similarity: float = 0.17
     tentative_similarity: float = 0.26
     memory: float = 5.0
-    lifetime: float = 1.0
     evidence: float = 7.0
     low: float = 0.3
     reenter: float = 0.45
@@ -66,7 +66,7 @@ class EdgeSettings(NamedTuple):
     overlap: float = 0.15
     swap: float = 0.5
     swap_age: float = 3.5
-    refresh: float = 2.0
+    refresh: float = 1.5
     near: float = 0.2
     near_refresh: float = 0.6
 
@@ -74,13 +74,13 @@ class EdgeSettings(NamedTuple):
         """The same with frames of a rate in the place of seconds, which is what the compiled code counts in.
 
         Raises:
-            InputError: a value is not a number from 0 up.
+            InputError: a value is not a number from 0 to `MOST`.
         """
         values = {}
         for name, value in self._asdict().items():
             good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            if not good or not 0 <= value < np.inf:
-                raise InputError(f"edge settings: {name}={value!r}: expected a number of at least 0")
+            if not good or not 0 <= value <= MOST:
+                raise InputError(f"edge settings: {name}={value!r}: expected a number from 0 to {MOST:.0f}")
             values[name] = float(value)
             if name in _TIMES:
                 values[name] *= frame_rate

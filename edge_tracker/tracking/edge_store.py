@@ -10,6 +10,7 @@ import numpy as np
 from edge_tracker.errors import InputError
 from edge_tracker.tracking import edge_filter
 from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append_unit, chain, release
+from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.edge_filter import FIRST_SCATTER, LEARNT, SCATTER, SEEN
 from edge_tracker.tracking.edge_settings import EdgeSettings
 from edge_tracker.tracking.jit import jit
@@ -17,7 +18,10 @@ from edge_tracker.tracking.store import (
     CONFIRMED,
     DELETED,
     LIVE,
+    MATCHED,
+    MISSED,
     NO_DETECTION,
+    NO_MEASUREMENT,
     TENTATIVE,
     TrackStore,
     bury,
@@ -76,14 +80,16 @@ def pending_queues(columns):  # type: ignore[no-untyped-def]
 @jit
 def predict_edge(rows, columns, learnt, first, last, dt, edge):  # type: ignore[no-untyped-def]
     """Move rows first .. last ahead by `dt` frames; they have no detection until they are matched."""
+    age, since, detection, confidence = rows.age, rows.time_since_update, rows.detection, rows.confidence
+    stale, parted = columns.stale, columns.parted
+    edge_filter.predict(rows.mean, rows.covariance, first, last, dt, learnt, edge)
     for row in range(first, last):
-        edge_filter.predict(rows.mean, rows.covariance, row, dt, learnt, edge)
-        rows.age[row] += dt
-        rows.time_since_update[row] += dt
-        rows.detection[row] = NO_DETECTION
-        rows.confidence[row] = np.nan
-        columns.stale[row] += dt
-        columns.parted[row] += dt
+        age[row] += dt
+        since[row] += dt
+        detection[row] = NO_DETECTION
+        confidence[row] = np.nan
+        stale[row] += dt
+        parted[row] += dt
 
 
 @jit
@@ -93,35 +99,44 @@ def evidence_of(confidence):  # type: ignore[no-untyped-def]
 
 
 @jit
-def correct_edge(rows, columns, row, boxes, k, confidence, anew, n_init, edge):  # type: ignore[no-untyped-def]
-    """Take the k-th box (K, 4) xywh into a row; `anew` starts its motion again there."""
-    if anew:
-        edge_filter.start(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
-    else:
-        edge_filter.correct(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
-    rows.hits[row] += 1
-    rows.time_since_update[row] = 0.0
-    columns.evidence[row] += evidence_of(confidence)
-    if rows.state[row] == TENTATIVE and rows.hits[row] >= n_init and columns.evidence[row] >= edge.evidence:
-        rows.state[row] = CONFIRMED
-
-
-@jit
 def longest_gap(rows, row, dt, appearance, edge):  # type: ignore[no-untyped-def]
     """Frames without a detection for which a confirmed row lives; rounding must not decide."""
     if appearance and rows.newest[row] != NO_ROW:
         return max(edge.memory, edge.reenter_age) + dt / 2
-    gap = edge.memory
-    if not appearance:
-        gap = min(gap, edge.lifetime * (rows.age[row] - 1.0 - rows.time_since_update[row]) + dt)
-    return gap + dt / 2
+    return edge.memory + dt / 2
 
 
 @jit
-def miss_edge(rows, row, dt, appearance, edge):  # type: ignore[no-untyped-def]
-    """Note that a row has no detection: a tentative track ends, a confirmed one when its time is over."""
-    if rows.state[row] == TENTATIVE or rows.time_since_update[row] > longest_gap(rows, row, dt, appearance, edge):
-        rows.state[row] = DELETED
+def settle_edge(rows, columns, learnt, first, match, anew, boxes, confidence, n_init, dt, appearance, edge):  # type: ignore[no-untyped-def] # fmt: skip
+    """Correct the rows that were matched, mark the others as missed.
+
+    A tentative track ends at a miss, a confirmed one when its time is over.
+
+    Args:
+        first: the row that `match` begins with.
+        match: (n,) int64, which of the boxes each row got, NONE for none.
+        anew: (n,) bool, rows whose motion starts again at their box.
+        boxes: (K, 4) xywh.
+        confidence: (K,) float64.
+    """
+    mean, covariance, hits, since, state = rows.mean, rows.covariance, rows.hits, rows.time_since_update, rows.state
+    evidence = columns.evidence
+    for j in range(match.shape[0]):
+        row, k = first + j, match[j]
+        if k == NONE:
+            if state[row] == TENTATIVE or since[row] > longest_gap(rows, row, dt, appearance, edge):
+                state[row] = DELETED
+            continue
+        off = edge_filter.inaccuracy(learnt, confidence[k], edge)
+        if anew[j]:
+            edge_filter.start(mean, covariance, row, boxes, k, off, edge)
+        else:
+            edge_filter.correct(mean, covariance, row, boxes, k, off, edge)
+        hits[row] += 1
+        since[row] = 0.0
+        evidence[row] += evidence_of(confidence[k])
+        if state[row] == TENTATIVE and hits[row] >= n_init and evidence[row] >= edge.evidence:
+            state[row] = CONFIRMED
 
 
 @jit
@@ -155,10 +170,11 @@ def release_edge(rows, columns, gallery, deaths):  # type: ignore[no-untyped-def
 
 
 @jit
-def start_edge(rows, columns, counters, boxes, k, confidence, edge):  # type: ignore[no-untyped-def]
+def start_edge(rows, columns, counters, learnt, boxes, k, confidence, edge):  # type: ignore[no-untyped-def]
     """Append a tentative track at the k-th box (K, 4) xywh and return its row."""
     row = open_row(rows, counters)
-    edge_filter.start(rows.mean, rows.covariance, row, boxes, k, confidence, edge)
+    off = edge_filter.inaccuracy(learnt, confidence, edge)
+    edge_filter.start(rows.mean, rows.covariance, row, boxes, k, off, edge)
     columns.evidence[row] = evidence_of(confidence)
     columns.stale[row] = columns.parted[row] = LONG_AGO
     columns.partner[row] = 0
@@ -210,11 +226,19 @@ class EdgeStore(TrackStore):
     def correct(self, row: int, xyah: np.ndarray, confidence: float, n_init: int) -> None:
         xywh = xyah[None].copy()
         xywh[0, 2] *= xywh[0, 3]
-        anew = bool(row < len(self.anew) and self.anew[row])
-        correct_edge(self.rows, self.columns, row, xywh, 0, float(confidence), anew, n_init, self.edge)
+        anew = np.array([row < len(self.anew) and self.anew[row]])
+        self._settle(row, MATCHED, anew, xywh, np.array([float(confidence)]), n_init)
 
     def miss(self, row: int, max_age: float) -> None:
-        miss_edge(self.rows, row, self.dt, self.appearance, self.edge)
+        self._settle(row, MISSED, np.zeros(1, dtype=np.bool_), NO_MEASUREMENT, np.empty(0), 0)
+
+    def _settle(
+        self, row: int, match: np.ndarray, anew: np.ndarray, boxes: np.ndarray, confidence: np.ndarray, n_init: int
+    ) -> None:
+        settle_edge(
+            self.rows, self.columns, self.learnt, row, match, anew, boxes, confidence, n_init, self.dt,
+            self.appearance, self.edge,
+        )  # fmt: skip
 
     def remember(self, row: int, feature: np.ndarray, budget: int) -> None:
         """Nothing: which features enter a gallery is decided for all tracks of a frame together."""

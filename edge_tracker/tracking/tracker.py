@@ -243,12 +243,13 @@ class Tracker:
         return buried
 
 
-def check(name: str, value: Any, least: float, *, whole: bool = False) -> None:
-    """Refuse an argument that is not a finite number of at least `least`, or not a whole one.
+def check(name: str, value: Any, least: float, most: float = np.inf, *, whole: bool = False) -> None:
+    """Refuse an argument that is not a finite number from `least` to `most`, or not a whole one.
 
     Raises:
         InputError: with its name and value.
     """
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not np.isfinite(value) or value < least or (whole and int(value) != value):
-        raise InputError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number of at least {least}")
+    if not good or not np.isfinite(value) or not least <= value <= most or (whole and int(value) != value):
+        limit = "" if most == np.inf else f" and at most {most:g}"
+        raise InputError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number of at least {least}{limit}")

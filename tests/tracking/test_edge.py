@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort, Track
 from edge_tracker.errors import InputError
+from edge_tracker.tracking.edge import learn_confidences
+from edge_tracker.tracking.edge_filter import CONFIDENCE_COUNT, LEARNT, inaccuracy
 from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.store import CONFIRMED
 from tests.tracking.scenes import crowd, raw
 
 
@@ -62,17 +65,17 @@ def same(a, b) -> bool:
 
 @pytest.mark.slow
 def test_motion_reaches_its_aim_on_the_real_sequences(shared_data: Path) -> None:
-    """The figures are HOTA 43.8, IDF1 59.5, MOTA 51.2 and 248 switches; the aims are for the mean under jitter."""
+    """The figures are HOTA 44.2, IDF1 60.6, MOTA 51.4 and 214 switches; the aims are for the mean under jitter."""
     pytest.importorskip("trackeval")
     from benchmarks.quality import evaluate, record
-    from edge_tracker.app.evaluation import find_sequences
+    from edge_tracker.app.evaluation.evaluation import find_sequences
 
     recordings = [record(sequence, None) for sequence in find_sequences(shared_data / "mot15")]
     scores, _ = evaluate(recordings, method="edge")
-    assert scores.overall["HOTA"] >= 43.5
-    assert scores.overall["IDF1"] >= 59.0
+    assert scores.overall["HOTA"] >= 43.8
+    assert scores.overall["IDF1"] >= 59.5
     assert scores.overall["MOTA"] >= 51.0
-    assert scores.overall["IDSW"] <= 260
+    assert scores.overall["IDSW"] <= 235
     exact, _ = evaluate(recordings)
     for name, result in scores.sequences.items():
         assert result.scores["HOTA"] >= exact.sequences[name].scores["HOTA"] - 1, name
@@ -83,7 +86,7 @@ def test_looks_reach_their_aim_on_a_real_video(shared_data: Path, engines: Path)
     """The shorter of the two videos, with MobileNetV2: HOTA 55 with all detections embedded, or a fifth."""
     pytest.importorskip("trackeval")
     from benchmarks.quality import evaluate, record
-    from edge_tracker.app.evaluation import find_sequences
+    from edge_tracker.app.evaluation.evaluation import find_sequences
 
     sequences = find_sequences(shared_data / "mot15", ["TUD-Stadtmitte"])
     recordings = [record(sequence, str(engines / "mobilenetv2.onnx")) for sequence in sequences]
@@ -113,6 +116,41 @@ def test_what_is_reported_makes_sense(seed: int, appearance: bool, aware: bool, 
         assert len(set(matched.tolist())) == len(matched)
         assert ((tracks.time_since_update == 0) == (tracks.detection >= 0)).all()
         assert (tracks.class_ids[tracks.detection >= 0] == who[matched] % 2).all()
+
+
+@pytest.mark.parametrize("usual", [0.4, 0.7, 0.95])
+def test_a_hesitant_detector_is_believed_as_one_that_is_sure(usual: float) -> None:
+    """What counts is how sure it is beside what it usually is: the usual detection is taken at its worth."""
+    edge, learnt = EdgeSettings(), np.zeros(LEARNT)
+    state, match = np.full(4, CONFIRMED, dtype=np.int8), np.arange(4)
+    for _ in range(500):
+        learn_confidences(learnt, state, match, np.full(4, usual))
+    assert inaccuracy(learnt, usual, edge) == pytest.approx(1, abs=0.05)
+    assert inaccuracy(learnt, usual + 0.04, edge) < inaccuracy(learnt, usual, edge) < inaccuracy(learnt, 0.3, edge)
+    assert inaccuracy(learnt, np.nan, edge) == inaccuracy(learnt, 1.0, edge), "unknown is sure"
+
+
+def test_in_which_order_tracks_were_born_does_not_change_what_is_learnt() -> None:
+    confidence = np.array([0.95, 0.5, 0.3, 0.8, 0.6])
+    state = np.full(5, CONFIRMED, dtype=np.int8)
+    one, two = np.zeros(LEARNT), np.zeros(LEARNT)
+    for _ in range(3):
+        learn_confidences(one, state, np.array([0, 1, 2, 3, 4]), confidence)
+        learn_confidences(two, state, np.array([3, 0, 4, 2, 1]), confidence)
+    np.testing.assert_allclose(one, two, rtol=1e-12)
+
+
+def test_confidences_are_learnt_from_confirmed_tracks_alone() -> None:
+    tracker = EdgeDeepSort(method="edge", embedder=None, edge_settings=EdgeSettings(low=0.1))
+    boxes = np.array([[10.0, 10.0, 20.0, 50.0]])
+    counts = []
+    for _ in range(20):
+        tracks = tracker.update(boxes, np.array([0.5]))
+        counts.append((bool(tracks.confirmed[0]), tracker.state_dict()["edge_learnt"][CONFIDENCE_COUNT]))
+    learning = [count for confirmed, count in counts if confirmed]
+    assert all(count == 0 for confirmed, count in counts if not confirmed)
+    assert len(learning) > 5
+    assert (np.diff(learning) > 0).all()
 
 
 @pytest.mark.parametrize("appearance", [True, False])
@@ -290,6 +328,8 @@ def test_a_half_rate_is_made_up_for_by_the_time_step() -> None:
         ({"max_embeddings": 4}, "max_embeddings=4 means nothing"),
         ({"method": "best"}, "method='best': expected"),
         ({"method": "edge", "frame_rate": 0}, "frame_rate=0"),
+        ({"method": "edge", "frame_rate": 1e300}, "frame_rate=1e\\+300.* at most 1e\\+06"),
+        ({"method": "edge", "edge_settings": EdgeSettings(memory=1e300)}, "memory=1e\\+300"),
         ({"method": "edge", "max_embeddings": -1}, "max_embeddings=-1"),
         ({"method": "edge", "edge_settings": EdgeSettings(memory=float("nan"))}, "memory=nan"),
     ],
