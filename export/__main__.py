@@ -28,6 +28,7 @@ from export.families import (
 )
 
 if TYPE_CHECKING:
+    from edge_tracker.inference.builder import EngineOptions
     from export.artefacts import Made
     from export.network import Network
 
@@ -41,6 +42,7 @@ examples:
   python -m export clip_ViT-B/32 osnet_x0_25 --weights-dir ~/weights
   python -m export osnet_x1_0 --precision int8 --calibration my_crops
   python -m export reid.onnx --name my_reid --size 256x128
+  python -m export --missing --triton repository          mobilenetv2 and yolov3-tiny for a Triton server
   python -m export my_module:make_network --name my_reid --size 256x128 --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5
 
 A file is written only after it was compared with the network it comes from: on people in the demo video, or in
@@ -70,6 +72,16 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--opset", type=int, choices=(16, 17), default=17, help="16 is for TensorRT 8.5 (default: 17)")
     p.add_argument("--missing", action="store_true", help="leave out models whose files are there already")
+    p.add_argument(
+        "--triton", type=Path, metavar="DIR",
+        help="put the models into a Triton model repository, too, in the first of the precisions. With --missing, "
+        "those that are there already as well",
+    )  # fmt: skip
+    p.add_argument(
+        "--triton-format", choices=("onnx", "plan"), default="onnx",
+        help="what the repository holds: the ONNX file, or the TensorRT engine of this machine, for a server with the "
+        "same GPU and TensorRT (default: onnx)",
+    )  # fmt: skip
     p.add_argument("-q", "--quiet", action="store_true", help="print nothing but the table and errors")
 
     g = p.add_argument_group("weights")
@@ -190,15 +202,26 @@ def run(options: argparse.Namespace, made: list[Made]) -> int:
     """
     models = [find(text) or _own(text, options) for text in options.models]
     given = _given(options.weights, [model.name for model in models])
+    wanted = models
     if options.missing:
-        models = [
+        wanted = [
             model
             for model in models
             if not all(file_of(options.output, model.name, precision).is_file() for precision in options.precision)
         ]
-    if not models:
-        return 0
+    failed = _export(wanted, options, given, made) if wanted else 0
+    if options.triton is not None:
+        failed += write_repository(options, [model.name for model in models])
+    return failed
 
+
+def _export(
+    models: Sequence[Embedder | Detector | Own],
+    options: argparse.Namespace,
+    given: dict[str, Path],
+    made: list[Made],
+) -> int:
+    """As `run`, of these models."""
     # Only now: --list and --missing shall not wait for torch.
     from export import artefacts
     from export.weights import locate
@@ -225,7 +248,7 @@ def build_engines(made: Sequence[Made]) -> int:
     Returns:
         How many failed.
     """
-    from edge_tracker.inference.builder import EngineOptions, import_tensorrt
+    from edge_tracker.inference.builder import import_tensorrt
     from edge_tracker.inference.cuda import open_cuda
     from edge_tracker.inference.engines import ensure_engine
 
@@ -236,12 +259,43 @@ def build_engines(made: Sequence[Made]) -> int:
     failed = 0
     for file in made:
         if file.precision == "fp32":  # beside it lies what TensorRT needs
-            options = EngineOptions(batch=1) if isinstance(find(file.name), Detector) else EngineOptions()
             try:
-                log.info("%s is in place", ensure_engine(file.path, options, trt=trt, gpu=gpu))
+                log.info("%s is in place", ensure_engine(file.path, _engine_options(file.name), trt=trt, gpu=gpu))
             except EdgeTrackerError as error:
                 failed += 1
                 _complain(str(error))
+    return failed
+
+
+def _engine_options(name: str) -> EngineOptions:
+    from edge_tracker.inference.builder import EngineOptions
+
+    return EngineOptions(batch=1) if isinstance(find(name), Detector) else EngineOptions()
+
+
+def write_repository(options: argparse.Namespace, names: Sequence[str]) -> int:
+    """Put models that were exported into a Triton model repository.
+
+    Returns:
+        How many failed.
+    """
+    from edge_tracker.inference.engines import ensure_engine
+    from export.triton import write_model
+
+    failed = 0
+    for name in names:
+        source = file_of(options.output, name, options.precision[0])
+        if not source.is_file():
+            continue  # its export failed, and said so
+        try:
+            plan = batch = None
+            if options.triton_format == "plan":
+                engine = _engine_options(name)
+                plan, batch = ensure_engine(source, engine), engine.batch
+            log.info("%s is in place", write_model(options.triton, name, source, plan, batch))
+        except (EdgeTrackerError, OSError) as error:
+            failed += 1
+            _complain(str(error))
     return failed
 
 

@@ -100,7 +100,7 @@ def export_embedder(
         network: what to export.
         output: folder for the files.
         gate: what to compare on.
-        precisions: of "fp32", "fp16", "int8". FP32 is built and compared in any case: the others come from it.
+        precisions: of `PRECISIONS`. FP32 is built and compared in any case: the others come from it.
         opset: ONNX opset.
         calibration: folder of crops to find INT8's ranges with.
 
@@ -143,11 +143,15 @@ def export_embedder(
         model = full
         if precision == "fp16":
             model = graph.to_fp16(full)
-        elif precision == "int8":
+        elif precision.startswith("int8"):
             if calibration is None:
                 raise ModelError(f"{network.name}: INT8 is calibrated on your own crops: --calibration FOLDER")
             pictures = samples.from_folder(calibration).crops
-            model = graph.to_int8(full, (batch.copy() for batch in samples.batches(pictures, prepare.image)))
+            ranges = [batch.copy() for batch in samples.batches(pictures, prepare.image)]
+            if precision == "int8":
+                model = graph.to_int8(full, ranges)
+            else:
+                model = graph.to_int8_cpu(full, ranges, network.float_nodes)
         graph.check(model, f"{network.name} {precision}")
         draft = replace(manifest, precision=precision, opset=graph.opset_of(model))
         with _judged(model, draft) as path:
@@ -209,7 +213,7 @@ def export_detector(
         ModelError: the weights are another network's, or INT8 was asked for.
     """
     name = YOLOV3_TINY.name
-    if "int8" in precisions:
+    if any(precision.startswith("int8") for precision in precisions):
         raise ModelError(f"{name}: only embedders are exported in INT8; leave it out of --precision for this model")
     layers = yolov3_tiny.read_weights(weights)
     frames = list(samples.frames_of(gate.film, gate.frames))

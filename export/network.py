@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,7 @@ class Network:
         to_onnx: the network as ONNX for an opset, without preprocessing.
         run: the features (B, D) that the network itself gives, from prepared pictures (B, 3, H, W).
         source: where it came from, for the manifest.
+        float_nodes: see `export.families.Embedder`.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Network:
     to_onnx: Callable[[int], onnx.ModelProto]
     run: Callable[[Array], Array]
     source: dict[str, str] = field(default_factory=dict)
+    float_nodes: tuple[str, ...] = ()
 
     def to_embedder(self, opset: int) -> onnx.ModelProto:
         """The FP32 model that the other precisions come from: preprocessing in front, biases where FP16 holds them."""
@@ -129,7 +131,8 @@ def from_family(family: Embedder, weights: Path | None, resize: str | None = Non
     )
     module = family.create() if weights is None else family.load(weights)
     source = {"weights": "random: for tests and timings only"} if weights is None else source_of(family, weights)
-    return _of_torch(family.name, family.network, prepare, module, source)
+    network = _of_torch(family.name, family.network, prepare, module, source)
+    return replace(network, float_nodes=family.float_nodes)
 
 
 def from_function(where: str, name: str, prepare: Preparation) -> Network:

@@ -63,7 +63,7 @@ class ModelManifest:
         dimension: feature length of an embedder; 0 for a detector.
         detector_format: output layout of a detector (see `edge_tracker.detection.decode`), "" for an embedder.
         classes: class names of a detector, in order.
-        precision: "fp32", "fp16" or "int8".
+        precision: "fp32", "fp16", "int8" or "int8-cpu".
         opset: ONNX opset.
         source: where the weights came from: file, sha256, publisher, licence.
         tools: versions of what made the file.
@@ -121,9 +121,28 @@ class ModelManifest:
             raise ModelError(f"{origin}: not a model manifest ({error}); export it again") from error
 
 
+def difference(one: ModelManifest, other: ModelManifest) -> str:
+    """What tells two networks apart, so that the one cannot stand in for the other; "" if nothing does.
+
+    Precision, tools and figures may differ.
+    """
+    for what, a, b in (
+        ("task", one.task, other.task),
+        ("name", one.name, other.name),
+        ("dimension", one.dimension, other.dimension),
+        ("weights' SHA-256", one.source.get("sha256", ""), other.source.get("sha256", "")),
+        ("input", one.input, other.input),
+        ("output format", one.detector_format, other.detector_format),
+        ("classes", one.classes, other.classes),
+    ):
+        if a != b:
+            return f"{what} {b!r:.200}, not {a!r:.200}"
+    return ""
+
+
 def plain_name(path: Path) -> str:
-    """The name that the precisions of a model share: its file's, without suffix and without `.fp16` or `.int8`."""
-    return re.sub(r"\.(fp16|int8)$", "", path.stem)
+    """The name that the precisions of a model share: its file's, without suffix and without `.fp16`, `.int8`, ..."""
+    return re.sub(r"\.(fp16|int8|int8-cpu)$", "", path.stem)
 
 
 def read_manifest(path: Path, metadata: Mapping[str, str]) -> ModelManifest | None:

@@ -160,6 +160,65 @@ def test_int8_is_symmetric_and_leaves_biases_and_preprocessing_alone(network):
     assert likeness.min() > 0.98
 
 
+def test_int8_for_the_cpu_leaves_nodes_in_fp32_and_stays_near_them(network):
+    model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
+    images = pictures(16)
+    before = model.SerializeToString()
+    first = next(node.name for node in model.graph.node if node.op_type == "Conv")
+    small = graph.to_int8_cpu(model, [images[:8], images[8:]], (first,))
+    assert model.SerializeToString() == before
+    graph.check(small, "small")
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in small.graph.initializer}
+    maker = {name: node for node in small.graph.node for name in node.output}
+    activations = {constants[node.input[2]].dtype for node in small.graph.node if node.op_type == "QuantizeLinear"}
+    assert activations == {np.dtype(np.uint8)}
+    for node in small.graph.node:
+        if node.op_type == "Conv":
+            weight = maker.get(node.input[1])
+            assert (weight is None) == (node.name == first)
+            assert weight is None or constants[weight.input[0]].dtype == np.int8
+    source, given = wanted(network, images), run(small, images)
+    likeness = (given * source).sum(1) / np.linalg.norm(given, axis=1) / np.linalg.norm(source, axis=1)
+    assert likeness.min() > 0.98
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_corrected_biases_keep_the_mean_that_rounded_weights_would_move(groups):
+    torch.manual_seed(1)
+    convolution = nn.Conv2d(3, 6, 1, groups=groups)
+    with torch.no_grad():
+        convolution.weight[:, 0] += 40 * (torch.arange(6) % 2)[:, None, None]  # coarse steps for the other weights
+        if groups == 1:
+            convolution.weight[:, 1:] = 0.1
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = convolution
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(x).mean((2, 3))
+
+    model = graph.with_preprocessing(graph.from_torch(Mean().eval(), SIZE, 17), SIZE, MEAN, STD)
+    images = pictures(8) // 2
+    source = run(model, images).mean(axis=0)
+
+    def rounded(one: onnx.ModelProto) -> np.ndarray:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(one)
+        node = next(node for node in copy.graph.node if node.op_type == "Conv")
+        tensor = next(tensor for tensor in copy.graph.initializer if tensor.name == node.input[1])
+        weight = onnx.numpy_helper.to_array(tensor)
+        step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.round(weight / step) * step, tensor.name))
+        return run(copy, images).mean(axis=0)
+
+    corrected = graph._corrected(model, [images[:3], images[3:]], [])
+    assert np.abs(rounded(corrected) - source).max() < 1e-4
+    if groups == 1:
+        assert np.abs(rounded(model) - source).max() > 0.1
+
+
 def test_the_manifest_travels_in_the_metadata(network):
     model = graph.with_preprocessing(graph.from_torch(network, SIZE, 17), SIZE, MEAN, STD)
     manifest = ModelManifest("small", "embedder", "small", ImageInput("images", *SIZE), "features", dimension=12)

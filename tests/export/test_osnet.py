@@ -12,7 +12,8 @@ from export.families import OSNETS, Embedder
 from export.networks import osnet
 from export.networks.randomise import randomise
 from tests.export import oracles
-from tests.export.matching import match
+from tests.export.matching import assert_matches
+from tests.export.sizes import by_size
 
 # Millions of parameters, as in Torchreid's model zoo.
 PUBLISHED = {"x1_0": 2.2, "x0_75": 1.3, "x0_5": 0.6, "x0_25": 0.2}
@@ -39,7 +40,7 @@ def test_has_the_published_number_of_parameters(name: str) -> None:
     assert round(count / 1e6, 1) == PUBLISHED[width]
 
 
-@pytest.mark.parametrize("name", osnet.VARIANTS)
+@pytest.mark.parametrize("name", by_size(osnet.VARIANTS))
 def test_equals_torchreids_network(name: str) -> None:
     definitions = oracles.torchreid("osnet_ain" if "_ain_" in name else "osnet")
     original = getattr(definitions, name)(num_classes=5, pretrained=False)
@@ -94,14 +95,6 @@ def test_says_what_does_not_fit(tmp_path: Path) -> None:
         osnet.load("osnet_x0_25", tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("family", OSNETS, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", by_size(OSNETS))
 def test_onnx_matches_torch(family: Embedder) -> None:
-    result = match(family)
-    assert result.dimension == family.dimension
-    assert set(result.operators) <= OPERATORS
-    assert result.error < 1e-4
-    assert result.batch_error < 1e-4
-    assert result.half_cosine > 0.999
-    # The comparison means something: the features are neither vanishing nor alike.
-    assert 0.3 < result.size < 10
-    assert result.likeness < 0.95
+    assert_matches(family, OPERATORS, 0.3)

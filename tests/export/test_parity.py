@@ -13,7 +13,7 @@ from export.samples import Boxes
 GOOD = {"min_cosine": 0.99999, "same_neighbour": 1.0, "same_ids": 0.99, "same_detections": 0.98}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-cpu"])
 def test_figures_at_the_limit_pass(precision):
     enforce({**GOOD, "max_error": 3.0, "max_box_error": 0.01, "max_score_error": 1e-4}, precision, "net")
 

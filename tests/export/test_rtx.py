@@ -12,6 +12,7 @@ from export import graph, samples, yolov3_tiny
 from export.families import MODELS, Embedder
 from export.network import from_family
 from tests.export.rtx import compile_onnx
+from tests.export.sizes import by_size
 
 EMBEDDERS = [model for model in MODELS if isinstance(model, Embedder)]
 
@@ -36,7 +37,7 @@ def _identity() -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", EMBEDDERS, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", by_size(EMBEDDERS))
 def test_an_embedder_compiles_at_every_precision(family):
     network = from_family(family, None)
     full = network.to_embedder(17)
