@@ -24,6 +24,10 @@ class DeviceError(EdgeTrackerError):
     """A GPU or an execution provider that was asked for and cannot be used."""
 
 
+class ServerError(EdgeTrackerError):
+    """A model server that cannot be reached, or does not answer in time."""
+
+
 class SourceError(EdgeTrackerError):
     """A video, camera or image folder that cannot be opened or read."""
 

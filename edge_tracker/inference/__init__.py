@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from edge_tracker.inference.cuda import open_cuda
 from edge_tracker.inference.engines import ensure_engine
 from edge_tracker.inference.locate import find_model
 from edge_tracker.inference.model import DEVICES, Model
+from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel, is_served
 
-__all__ = ["EngineOptions", "Model", "load_model"]
+__all__ = ["EngineOptions", "Model", "load_model", "run_all"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +29,13 @@ def load_model(
     prefer_half: bool = False,
     engine: EngineOptions | None = None,
     build: bool = True,
+    deadline_ms: int = DEADLINE_MS,
+    required: bool = True,
 ) -> Model:
     """Load a model.
 
     Args:
-        model: a name or a path, see `find_model`.
+        model: a name or a path, see `find_model`; or the address of a model on a server, see `TritonModel`.
         device: "cpu", "cuda", "tensorrt", or "auto" for the best of them that works. "tensorrt" is an engine in
             TensorRT, built from the ONNX file if need be, or ONNX Runtime's provider of that name where TensorRT's own
             Python module is missing. An `.engine` runs in TensorRT whatever is said here, but is refused for "cpu".
@@ -40,13 +44,18 @@ def load_model(
             FP32, so it is never taken there.
         engine: how an engine is to be built.
         build: False to refuse, instead of building an engine that is missing or stale.
+        deadline_ms: what the batches of one frame may take together on a server.
+        required: False if the server may be away for now.
 
     Raises:
+        ServerError: no server answers at the address, or it has no such model.
         ModelError: no such file, or not a usable model; an engine is to be built and `build` is False.
         DeviceError: the device that was asked for cannot be used.
     """
     if device not in DEVICES:
         raise DeviceError(f"unknown device {device!r}; one of {', '.join(DEVICES)}")
+    if is_served(model):
+        return TritonModel(str(model), deadline_ms / 1000, required=required)
     path = find_model(model)
     if path.suffix.lower() == ".engine":
         from edge_tracker.inference.tensorrt import TensorRTModel
@@ -68,6 +77,18 @@ def load_model(
             return halved
         halved.close()
     return OnnxModel(path, device, threads)
+
+
+def run_all(model: Model, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
+    """The outputs of each batch, in order; None for one that a server lost.
+
+    A batch is taken when it is needed: its arrays may be written again when the next is asked for.
+    """
+    if isinstance(model, TritonModel):
+        yield from model.stream(batches)
+        return
+    for feeds in batches:
+        yield model.run(feeds)
 
 
 def _open_engine(path: Path, device: str, options: EngineOptions, build: bool) -> Model | None:

@@ -38,19 +38,23 @@ class Model(Protocol):
     """A loaded model.
 
     Attributes:
-        path: the file it came from.
-        device: what it runs on: "cpu", "cuda" or "tensorrt".
+        name: what it is called in messages: its file, or its address.
+        path: the file it came from; None for a model on a server.
+        device: what it runs on: "cpu", "cuda", "tensorrt" or "triton".
         inputs, outputs: its tensors, in the file's order.
         metadata: the text that the file carries beside the graph.
         manifest: what `export` wrote of it, or None for a file that did not come from there.
     """
 
-    path: Path
+    name: str
     device: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metadata: dict[str, str]
     manifest: ModelManifest | None
+
+    @property
+    def path(self) -> Path | None: ...
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Compute all outputs, in the order of `outputs`, from one array per input."""

@@ -46,9 +46,13 @@ _DTYPES = {
 def onnxruntime() -> ModuleType:
     """ONNX Runtime's module.
 
+    From 1.29 on its wheels report to Microsoft what runs, unless they are told not to before they are imported. What
+    sees cameras tells nobody; `ORT_DISABLE_TELEMETRY=0` in the environment lets it.
+
     Raises:
         DeviceError: it is not installed, or does not load.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -86,6 +90,7 @@ class OnnxModel:
         if device not in DEVICES:
             raise DeviceError(f"unknown device {device!r}; one of {', '.join(DEVICES)}")
         self.path = Path(path)
+        self.name = str(path)
         if not self.path.is_file():
             raise ModelError(f"{path}: no such model file")
         ort = onnxruntime()

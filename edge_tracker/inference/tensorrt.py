@@ -81,6 +81,7 @@ class TensorRTModel:
         self, path: str | os.PathLike[str], *, trt: ModuleType | None = None, cuda: Cuda | None = None
     ) -> None:
         self.path = Path(path)
+        self.name = str(path)
         trt = trt or import_tensorrt()
         self.cuda = cuda or open_cuda()
         self._lock = threading.Lock()

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,10 +128,8 @@ def test_ctrl_c_stops_a_real_build(rtx: ModuleType, engines: Path, tmp_path: Pat
         if line.startswith("Cloning network graph"):
             break
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=20)
     assert errors.rstrip().endswith("KeyboardInterrupt"), errors
-    assert time.monotonic() - began < 20
     assert not list(tmp_path.glob("*.engine*"))
 
 
