@@ -1,8 +1,6 @@
 """`python -m edge_tracker` is the `edge-tracker` command."""
 
-import sys
-
-from edge_tracker.cli import main
+from edge_tracker.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

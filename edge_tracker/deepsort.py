@@ -6,6 +6,7 @@ import operator
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from inspect import signature
 from itertools import chain
@@ -22,7 +23,7 @@ from edge_tracker.track_arrays import TrackArrays
 from edge_tracker.tracking.edge import EdgeTracker
 from edge_tracker.tracking.edge_settings import EdgeSettings
 from edge_tracker.tracking.frame import NO_CLASSES, NO_FLOATS, complain, prepare
-from edge_tracker.tracking.store import NO_CLASS
+from edge_tracker.tracking.store import NEXT_ID, NO_CLASS
 from edge_tracker.tracking.tracker import Embed, Tracker
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class EdgeDeepSort:
         gating_only_position: gate on the box centre alone.
         override_track_class: a subclass of `Track` to make tracks of.
         embedder: "mobilenet", "torchreid", "clip_RN50", "clip_RN101", "clip_RN50x4", "clip_RN50x16", "clip_ViT-B/32",
-            "clip_ViT-B/16", any other exported model's name or file, an `Embedder` (which stays the caller's to close),
+            "clip_ViT-B/16", any other exported model's name or file, the address of one on a Triton server
+            ("triton://HOST:PORT/MODEL"), an `Embedder` (which stays the caller's to close),
             or None if features come with the detections.
         half: run the FP16 model where the device is a GPU.
         bgr: frames are BGR (OpenCV's order), not RGB.
@@ -67,7 +69,7 @@ class EdgeDeepSort:
         edge_settings: for "edge", other parameters than the default ones.
 
     Attributes:
-        embedded: detections that the embedder was asked for in the last frame.
+        embedded: detections of the last frame that the embedder gave features of.
         embed_seconds: how long that took.
 
     Raises:
@@ -159,7 +161,8 @@ class EdgeDeepSort:
         """
         # Configuration lies above the tracker, and is looked at only by who asks for it.
         from edge_tracker.app.config import load_config
-        from edge_tracker.app.tracker import open_embedder, open_tracker
+        from edge_tracker.app.models import open_embedder
+        from edge_tracker.app.tracker import open_tracker
 
         valid = load_config(config, needs_source=False)
         return open_tracker(valid, open_embedder(valid), frame_rate or valid.source.fps)
@@ -258,6 +261,27 @@ class EdgeDeepSort:
         self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), Payload(), today, embed)
         return TrackArrays.of(self.tracker.store)
 
+    def predicted(self, dt: float) -> TrackArrays:
+        """The live tracks with their boxes as predicted `dt` frames after the last update. Changes nothing.
+
+        A track that would have lived so long without a detection in vain is not among them.
+
+        Raises:
+            InputError: `dt` is no such number.
+        """
+        arrays, store = TrackArrays.of(self.tracker.store), self.tracker.store
+        mean = store.rows.mean[: len(store)]
+        ahead = mean[:, :4] + _time_step(dt) * mean[:, 4:]
+        width = ahead[:, 2] if self.method == "edge" else ahead[:, 2] * ahead[:, 3]
+        half = np.stack([width, ahead[:, 3]], axis=1).clip(min=0) / 2
+        ltrb = np.concatenate([ahead[:, :2] - half, ahead[:, :2] + half], axis=1)
+        since = arrays.time_since_update + dt
+        return replace(arrays, ltrb=ltrb, time_since_update=since)[since <= self.tracker.settings.max_age]
+
+    def skip_ids(self, count: int) -> None:
+        """Leave out the next `count` identities: after a crash, those that may have been given since the last save."""
+        self.tracker.store.counters[NEXT_ID] += max(0, int(count))
+
     def delete_all_tracks(self) -> None:
         """Drop all tracks and number from 1 again."""
         self.tracker.delete_all_tracks()
@@ -350,7 +374,7 @@ class EdgeDeepSort:
                 masks=None if masks is None else [masks[i] for i in wanted],
                 polygons=None if polygons is None else [polygons[i] for i in wanted],
             )
-            self.embedded += len(wanted)
+            self.embedded += int(features[wanted].any(axis=1).sum())
             self.embed_seconds += perf_counter() - before
             return features
 

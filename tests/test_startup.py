@@ -98,9 +98,40 @@ for arguments in ({}, {"nms_max_overlap": 0.5, "class_aware": True, "gating_only
 """
 
 
-def test_warming_up_leaves_nothing_to_compile_later() -> None:
+# The same for `method="edge"`, with features given and asked for.
+EVERYTHING_OF_EDGE = """
+import numpy as np
+from edge_tracker import EdgeDeepSort, Track
+class Own(Track):
+    def update(self, kf, detection):
+        super().update(kf, detection)
+class Looks:
+    dimension = 5
+    def embed(self, frame, ltwh, masks=None, polygons=None):
+        return np.eye(5, dtype=np.float32)[:len(ltwh)]
+picture = np.zeros((8, 8, 3), np.uint8)
+for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True}, {"embedder": Looks()},
+                  {"embedder": None, "override_track_class": Own},
+                  {"embedder": Looks(), "max_embeddings": 1, "override_track_class": Own}):
+    tracker = EdgeDeepSort(method="edge", **arguments)
+    for frame in range(30):
+        boxes = np.array([[40.0 * k + frame, 5, 30, 60] for k in range(frame % 5)]).reshape(-1, 4)
+        given = np.eye(5)[:frame % 5] if arguments["embedder"] is None else None
+        tracks = tracker.update_tracks([(box, 0.99, "cat") for box in boxes], embeds=given, frame=picture)
+        [(t.to_ltwh(), t.to_ltrb(orig=True), t.mean, t.covariance, t.get_feature()) for t in tracks]
+        if "override_track_class" not in arguments:
+            tracker.update(boxes, np.ones(len(boxes)), np.arange(len(boxes)), given, frame=picture, dt=0.5)
+            tracker.update(boxes, frame=picture, dt=2)
+        again = EdgeDeepSort(method="edge", **arguments)
+        again.load_state_dict(tracker.state_dict())
+    tracker.delete_all_tracks()
+"""
+
+
+@pytest.mark.parametrize(("method", "everything"), [("deepsort", EVERYTHING), ("edge", EVERYTHING_OF_EDGE)])
+def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str) -> None:
     out = run(
-        f"{DISPATCHERS}\nedge_tracker.tracking.warmup()\nbefore = forms()\n{EVERYTHING}\n"
+        f"{DISPATCHERS}\nedge_tracker.tracking.warmup({method!r})\nbefore = forms()\n{everything}\n"
         "print({name: count for name, count in forms().items() if count != before.get(name, 0)})"
     ).stdout
     assert out.strip() == "{}", "these functions got forms that warmup() does not know"
@@ -187,6 +218,6 @@ print(len(os.listdir("/proc/self/task")) - before)
 
 
 def test_only_what_tracking_needs_is_imported() -> None:
-    heavy = ("cv2", "onnxruntime", "onnx", "torch", "tensorrt", "pydantic", "supervision")
+    heavy = ("cv2", "onnxruntime", "onnx", "torch", "tensorrt", "pydantic", "supervision", "tritonclient", "grpc")
     out = run(f"{FIRST_UPDATE}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])").stdout
     assert out.splitlines()[-1] == "[]"

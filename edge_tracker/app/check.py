@@ -1,18 +1,24 @@
-"""Whether a configuration would run: what it names is there. Loads no model, opens no camera, writes nothing."""
+"""Whether a configuration would run: what it names is there. Loads no model, opens no camera, asks no server,
+writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from edge_tracker.app.config import DEFAULT_DETECTOR, Config
-from edge_tracker.app.sinks import check_output
-from edge_tracker.app.sources import open_source
-from edge_tracker.app.uri import is_path
-from edge_tracker.embedding.models import model_name
+from edge_tracker.app.build import served_models, wanted_models
+from edge_tracker.app.config import dotted
+from edge_tracker.app.outputs.sinks import check_output
+from edge_tracker.app.schema import Config, cameras_of
+from edge_tracker.app.sources.files import open_source
+from edge_tracker.app.sources.gstreamer import csi_pipeline, own_pipeline
+from edge_tracker.app.uri import is_path, scheme_of
 from edge_tracker.errors import ConfigError, EdgeTrackerError
 from edge_tracker.inference.locate import find_model
+from edge_tracker.inference.triton import import_client
+
+PIPELINES = {"csi": csi_pipeline, "gst": own_pipeline}
 
 
 @contextmanager
@@ -35,24 +41,37 @@ def check(config: Config) -> None:
     """
     problems: list[str] = []
 
-    def attempt(key: str, action: Callable[..., object], *arguments: object) -> None:
+    def attempt(key: str | None, action: Callable[..., object], *arguments: object) -> None:
         try:
-            with naming(key):
+            with naming(key) if key is not None else nullcontext():
                 action(*arguments)
         except EdgeTrackerError as error:
             problems.append(str(error))
 
-    uri = config.source.uri
-    if uri is not None and is_path(uri) and not str(uri).startswith("/dev/"):
-        attempt("source.uri", lambda: open_source(uri).close())
-    if config.detector.mot is None:
-        attempt("detector.model", find_model, config.detector.model or DEFAULT_DETECTOR)
-    elif not Path(config.detector.mot).is_file():
+    cameras = cameras_of(config)
+    for camera in cameras:
+        uri = camera.source.uri
+        key = dotted((*camera.key, "source", "uri"))
+        if uri is not None and is_path(uri) and not str(uri).startswith("/dev/"):
+            attempt(key, lambda uri=uri: open_source(uri).close())
+        elif scheme_of(uri or "") in PIPELINES:
+            attempt(key, PIPELINES[str(scheme_of(uri or ""))], str(uri))
+    if config.detector.mot is not None and not Path(config.detector.mot).is_file():
         problems.append(f"detector.mot: {config.detector.mot}: no such file")
-    if config.embedder.model is not None:
-        attempt("embedder.model", find_model, model_name(config.embedder.model))
-    for name, path in config.outputs:
-        if path is not None:
-            attempt(f"outputs.{name}", check_output, Path(path))
+    for key, name, _ in wanted_models(config):
+        attempt(key, find_model, name)
+    for key, _ in served_models(config):
+        attempt(key, import_client)
+    for camera in cameras:
+        for name, path in camera.outputs.paths():
+            attempt(f"outputs.{name}", check_output, path)
+    if config.server is not None:
+        from edge_tracker.app.outputs.server import check_server
+
+        attempt(None, check_server, config.server)
+    if config.mqtt is not None:
+        from edge_tracker.app.outputs.mqtt import check_mqtt
+
+        attempt("mqtt", check_mqtt, config.mqtt)
     if problems:
         raise ConfigError("\n".join(problems))

@@ -16,14 +16,15 @@ from importlib import metadata
 from pathlib import Path
 
 from edge_tracker import __version__
-from edge_tracker.app.build import wanted_models
-from edge_tracker.app.config import Config
+from edge_tracker.app.build import served_models, wanted_models
+from edge_tracker.app.schema import Config
 from edge_tracker.errors import DeviceError, EdgeTrackerError
 from edge_tracker.inference.builder import EngineOptions, import_tensorrt
 from edge_tracker.inference.cuda import open_cuda
 from edge_tracker.inference.engines import check_fits, ensure_engine, load_engine_bytes
 from edge_tracker.inference.locate import find_model, model_folders
 from edge_tracker.inference.manifest import onnx_metadata, read_manifest
+from edge_tracker.inference.triton import TritonModel
 
 # An ONNX file of one Identity node on a float; what a provider must run to count as working.
 _TINY_ONNX = bytes.fromhex(
@@ -148,7 +149,7 @@ def _libraries() -> Iterator[Finding]:
         yield Finding("TensorRT", str(import_tensorrt().__version__))
     except DeviceError as error:
         yield _failed("TensorRT", "none", error) if _has_nvidia() else Finding("TensorRT", "none")
-    for library in ("pycuda", "cuda-bindings"):
+    for library in ("pycuda", "cuda-bindings", "tritonclient"):
         yield Finding(library, _version(library) or "none")
 
 
@@ -259,6 +260,21 @@ def _needs(config: Config) -> Iterator[Finding]:
         if config.device in ("auto", "tensorrt"):
             with suppress(EdgeTrackerError):  # no model, or no TensorRT: said already
                 yield needed(f"{what}, engine", _engine_check(find_model(model), options))
+
+    for what, address in served_models(config):
+        section = config.embedder if what == "embedder.model" else config.detector
+        yield _attempt(what, partial(_ask_server, address), "not there", needed=section.fallback is None)
+
+
+def _ask_server(address: str) -> str:
+    """What a server says of a model, and whether it runs it."""
+    model = TritonModel(address)
+    try:
+        manifest = model.manifest
+        kind = f"{manifest.task}, {manifest.precision}" if manifest else "no manifest (not from make export)"
+        return f"{address}: {kind}, up to {model.batch} at once" if model.batch else f"{address}: {kind}"
+    finally:
+        model.close()
 
 
 def _find(model: str) -> str:

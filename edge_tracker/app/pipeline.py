@@ -1,110 +1,61 @@
-"""A run: source -> detect -> embed -> track -> sinks, frame by frame, until the end, a limit or a signal."""
+"""A run: every camera's source -> detect -> embed -> track -> outputs, until the end, a limit or a signal."""
 
 from __future__ import annotations
 
 import logging
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from types import TracebackType
+from typing import cast
 
-from edge_tracker.app.build import engine_options
+from edge_tracker.app.batching import SharedDetector, SharedEmbedder
+from edge_tracker.app.camera import Audience, CameraRun, FindsObjects
 from edge_tracker.app.check import naming
-from edge_tracker.app.config import DEFAULT_DETECTOR, Config, needs_frames
-from edge_tracker.app.sinks import FrameTracks, JsonlSink, MotSink, Sink, VideoSink, check_output
-from edge_tracker.app.sources import Frame, NoImages, Source, open_source
-from edge_tracker.app.tracker import FRAME_RATE, open_embedder, open_tracker
+from edge_tracker.app.config import needs_frames
+from edge_tracker.app.models import Models, open_models
+from edge_tracker.app.outputs.sinks import check_output
+from edge_tracker.app.outputs.writer import Writer, openers_of
+from edge_tracker.app.progress import progress
+from edge_tracker.app.replay.recording import Recorder
+from edge_tracker.app.schema import Camera, Config, cameras_of
+from edge_tracker.app.signals import signals
+from edge_tracker.app.sources.files import NoImages, open_source
+from edge_tracker.app.sources.frames import Frame, Source
+from edge_tracker.app.state import StateSaver, load, state_path
+from edge_tracker.app.stats import CameraStats
+from edge_tracker.app.summary import Summary
+from edge_tracker.app.supervision import Supervisor
+from edge_tracker.app.tracker import compile_ahead, open_tracker
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
+from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model
-from edge_tracker.tracking import warmup
-from edge_tracker.tracking.tracker import step
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from edge_tracker.inference.triton import TritonModel
 
 log = logging.getLogger(__name__)
 
-STAGES = ("read", "detect", "embed", "track", "write")
-LOG_EVERY_S = 10.0
-
-# For `edge`, a frame of a live source counts for as long as it took to come, but for at least so much of a frame.
-LEAST_STEP = 0.1
-
-
-@dataclass
-class Summary:
-    """What a run did.
-
-    Attributes:
-        frames: frames tracked.
-        tracks: different identities reported.
-        detections: in all frames.
-        embedded: of these, those whose looks were computed.
-        seconds: from the first frame to the last, opening and closing left out.
-        stage_seconds: of `seconds`, by stage.
-        outputs: where the results are.
-        stopped_by: the signal that ended the run early, or None.
-    """
-
-    frames: int = 0
-    tracks: int = 0
-    detections: int = 0
-    embedded: int = 0
-    seconds: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    outputs: list[Path] = field(default_factory=list)
-    stopped_by: signal.Signals | None = None
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the whole run."""
-        return self.frames / self.seconds if self.seconds > 0 else 0.0
-
-    def stage_ms(self, stage: str) -> float:
-        """Mean milliseconds a frame spent in a stage."""
-        return 1000 * self.stage_seconds[stage] / self.frames if self.frames else 0.0
-
-    def __str__(self) -> str:
-        lines = [
-            f"frames      {self.frames}" + (f" (stopped by {self.stopped_by.name})" if self.stopped_by else ""),
-            f"tracks      {self.tracks}",
-            f"speed       {self.fps:.1f} frames per second",
-            "ms a frame  " + ", ".join(f"{stage} {self.stage_ms(stage):.2f}" for stage in STAGES),
-        ]
-        if self.embedded:
-            lines.append(f"embedded    {100 * self.embedded / self.detections:.1f} % of {self.detections} detections")
-        lines += [f"{'results' if i == 0 else '':<12}{path}" for i, path in enumerate(self.outputs)]
-        return "\n".join(lines)
-
-
-class _FindsObjects(Protocol):
-    name: str
-
-    def find(self, frame: Frame) -> Detections:
-        """The detections of a frame."""
+DRAIN_S = 10.0  # that a run has to finish what it holds, once it is to end
+LOOK_S = 0.1
+UPDATE_EVERY_S = 1.0  # between updates of an object, where no broker's section says
 
 
 def _described(model: Model) -> str:
-    return f"{model.path.name} on {model.device}"
+    return model.name if model.path is None else f"{model.path.name} on {model.device}"
 
 
 class _ByModel:
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
+    def __init__(self, detector: SharedDetector) -> None:
+        self.detector = detector
         self.name = _described(detector.model)
 
-    def find(self, frame: Frame) -> Detections:
+    def find(self, frame: Frame) -> Detections | None:
         assert frame.image is not None
-        return self._detector.detect(frame.image)
+        return self.detector.detect(frame.image)
 
 
 class _ByReplay:
@@ -122,41 +73,81 @@ class Pipeline:
     Args:
         config: a valid configuration.
         build: False to refuse, instead of building an engine that is missing or stale.
+        record: a folder to record into, for `edge-tracker replay`.
+        record_limit: MiB that the recording may take; None for no limit.
+        reload: reads the configuration anew, for SIGHUP; None where it cannot be.
+        watched: the configuration's file; when it changes it is read anew, too.
+        models: the configuration's, loaded already; they stay the caller's to close. None to load them.
+        files_only: the outputs' files are all that is wanted: no server, no broker.
+        skip: frames to leave out at the start of a video file.
 
     Raises:
         SourceError, ModelError, DeviceError, OutputError, ConfigError: a part cannot be opened. No earlier result has
             been overwritten then.
     """
 
-    def __init__(self, config: Config, build: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        build: bool = True,
+        record: Path | None = None,
+        record_limit: int | None = None,
+        reload: Callable[[], Config] | None = None,
+        watched: Path | None = None,
+        models: Models | None = None,
+        files_only: bool = False,
+        skip: int = 0,
+    ) -> None:
+        self.config = config
         self.summary = Summary()
-        self._reported: set[int] = set()  # of the tracks that live, so that it stays small
-        outputs = config.outputs
-        for name, path in outputs:
-            if path is not None:
+        self.cameras: list[CameraRun] = []
+        self._record, self._record_limit = record, record_limit
+        self.reload, self.watched = reload, watched
+        stats, cameras = self.summary.stats, cameras_of(config)
+        for camera in cameras:
+            stats.cameras[camera.name] = CameraStats(camera.name)
+            for name, path in camera.outputs.paths():
                 with naming(f"outputs.{name}"):
-                    check_output(Path(path))
+                    check_output(path)
         with ExitStack() as stack:
-            self._finder, self._source = _open_inputs(config, stack, build)
-            with naming("embedder.model"):
-                self._embedder = open_embedder(config, build)
-            if self._embedder is not None:
-                stack.callback(self._embedder.close)
-            self._tracker = open_tracker(config, self._embedder, self._source.fps)
-            self._live = self._source.live and config.tracker.method == "edge"
-            self._rate = self._source.fps or FRAME_RATE
-            self._time: float | None = None
-            self._sinks: list[Sink] = []
-            if outputs.mot is not None:
-                self._sinks.append(MotSink(Path(outputs.mot)))
-                stack.callback(self._sinks[-1].close)
-            if outputs.jsonl is not None:
-                self._sinks.append(JsonlSink(Path(outputs.jsonl)))
-                stack.callback(self._sinks[-1].close)
-            if outputs.video is not None:
-                self._sinks.append(VideoSink(Path(outputs.video), self._source.fps))
-                stack.callback(self._sinks[-1].close)
-            self.summary.outputs = [sink.path for sink in self._sinks]
+            # A server and a broker first: both may be refused, and both can say early that the run is coming up.
+            self._audience: list[Audience] = []
+            names = [camera.name for camera in cameras]
+            if config.server is not None and not files_only:
+                from edge_tracker.app.outputs.server import LiveServer
+
+                server = LiveServer(config.server, stats, names)
+                server.start()
+                stack.callback(server.close)
+                self._audience.append(server.show)
+            if config.mqtt is not None and not files_only:
+                from edge_tracker.app.outputs.mqtt import MqttPublisher
+
+                with naming("mqtt"):
+                    publisher = MqttPublisher(config.mqtt, names, stats)
+                stack.callback(publisher.close, DRAIN_S / 2)
+                self._audience.append(publisher.publish)
+            sources: list[Source] = []
+            recorded = self._open_replay()
+            for camera in cameras:
+                sources.append(self._open_source(camera, recorded, len(cameras) > 1 or camera.source.wait, skip))
+                stack.callback(sources[-1].close)
+            if models is None:
+                models = open_models(config, build)
+                stack.callback(models.close)
+            for what, user in (("detector", models.detector), ("embedder", models.embedder)):
+                if user is not None and isinstance(user.model, TritonModel):
+                    stats.servers[what] = user.model.status
+            self._finder = self._open_finder(models.detector, recorded, len(cameras))
+            embedder = models.embedder
+            self._embedder = None if embedder is None else SharedEmbedder(embedder, len(cameras), stats)
+            self._saver = StateSaver()
+            stack.callback(self._saver.close, DRAIN_S / 2)
+            for camera, source in zip(cameras, sources, strict=True):
+                self.cameras.append(self._open_camera(camera, source, stack))
+            self.summary.outputs = [path for camera in self.cameras for path in camera.writer.paths]
+            # Here, not when it runs: what changes while the tracker is compiled is a change, too.
+            self._supervisor = Supervisor(self)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Pipeline:
@@ -167,183 +158,159 @@ class Pipeline:
     ) -> bool | None:
         return self._stack.__exit__(kind, error, trace)
 
-    def run(self, max_frames: int | None = None) -> None:
-        """Work through the source. SIGINT and SIGTERM end it after the frame at hand; a second one ends the process.
+    # ---- opening -----------------------------------------------------------------------------------------------------
+
+    def _open_replay(self) -> MotDetections | None:
+        detector = self.config.detector
+        if detector.mot is None:
+            return None
+        with naming("detector.mot"):
+            return MotDetections(detector.mot, confidence=detector.confidence)
+
+    def _open_source(self, camera: Camera, recorded: MotDetections | None, wait: bool, skip: int) -> Source:
+        source, detector = camera.source, self.config.detector
+        if source.uri is None:
+            assert recorded is not None
+            assert detector.mot is not None
+            assert not needs_frames(self.config)
+            return NoImages(detector.mot, recorded.frames, source.fps)
+        with naming("source.uri" if self.config.cameras is None else f"camera {camera.name}: source.uri"):
+            return open_source(source.uri, source.fps, wait, skip=skip)
+
+    def _open_finder(self, detector: Detector | None, recorded: MotDetections | None, cameras: int) -> FindsObjects:
+        if recorded is not None:
+            return _ByReplay(recorded, Path(str(self.config.detector.mot)).name)
+        assert detector is not None
+        return _ByModel(SharedDetector(detector, cameras, self.summary.stats))
+
+    def _open_camera(self, camera: Camera, source: Source, stack: ExitStack) -> CameraRun:
+        config, stats = self.config, self.summary.stats.cameras[camera.name]
+        own = config.model_copy(
+            update={"tracker": camera.tracker, "source": camera.source, "name": camera.name, "cameras": None}
+        )
+        tracker = open_tracker(own, cast("Embedder | None", self._embedder), source.fps)
+        keeps = source.live and config.state.every > 0
+        path = state_path(config.state.folder, camera.name)
+        state = load(path) if keeps else None
+        writer = Writer(openers_of(camera.outputs, source.fps, source.live), source.live, stats)
+        stack.callback(writer.abandon)
+        run = CameraRun(
+            camera,
+            source,
+            self._finder,
+            config.detector,
+            tracker,
+            writer,
+            stats,
+            UPDATE_EVERY_S if config.mqtt is None else config.mqtt.update_every,
+            self._audience,
+            save=partial(self._saver.put, path) if keeps else None,
+            save_every=config.state.every,
+        )
+        if state is not None:
+            run.resume(state, config.state.resume_within)
+        if self._record is not None:
+            folder = self._record if config.cameras is None else self._record / camera.name
+            recorder = Recorder(
+                folder,
+                tracker,
+                own.model_dump(),
+                camera=camera.name,
+                frame_rate=source.fps,
+                limit=self._record_limit,
+            )
+            stack.callback(recorder.close)
+            run.recorder = recorder
+        return run
+
+    def model_files(self) -> list[Path]:
+        """The files of the models that are loaded."""
+        models = [finder.detector.model] if isinstance(finder := self._finder, _ByModel) else []
+        models += [self._embedder.model] if self._embedder else []
+        return [model.path for model in models if model.path is not None]
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, max_frames: int | None = None, duration: float | None = None) -> None:
+        """Work until all sources end. SIGINT and SIGTERM end it after the frames at hand; a second one at once.
 
         Args:
-            max_frames: stop after so many.
+            max_frames: stop each camera after so many.
+            duration: stop after so many seconds.
 
         Raises:
-            SourceError: a live source stopped.
+            SourceError: a source cannot be read any more.
             OutputError: a result cannot be written.
         """
-        if not self._sinks:
+        summary, cameras = self.summary, self.cameras
+        if not summary.outputs and not self._audience:
             log.warning("the configuration names no outputs; only the summary will show what was found")
         looks = "no appearance" if self._embedder is None else _described(self._embedder.model)
-        log.info("tracking %s: %s, %s", self._source.name, self._finder.name, looks)
-        summary, seconds = self.summary, self.summary.stage_seconds
-        total = self._source.frame_count
-        if max_frames is not None:
-            total = max_frames if total is None else min(total, max_frames)
-        _compile_ahead(self._tracker.method)
-        with _stop_on_signals() as stop, _progress(total) as progress:
-            start = before = time.perf_counter()
-            for frame in self._source:
-                before = self._work(frame, before, seconds)
-                summary.frames += 1
-                summary.seconds = before - start
-                progress.update(summary)
-                if stop.signal is not None or (max_frames is not None and summary.frames >= max_frames):
-                    break
-            summary.stopped_by = stop.signal
+        for camera in cameras:
+            log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, looks)
+            if camera.resumed:
+                log.info("%s: %s", camera.camera.name, camera.resumed)
+        for method in {camera.camera.tracker.method for camera in cameras}:
+            compile_ahead(method)
+        supervisor = self._supervisor
+        total = self._total(max_frames)
+        with signals() as signalled, progress(total=total, unit=" frames") as show:
+            supervisor.ready()
+            start = time.perf_counter()
+            for camera in cameras:
+                camera.start(max_frames)
+            summary.stats.ready = True
+            try:
+                while any(camera.running for camera in cameras):
+                    signalled.wait(LOOK_S)
+                    summary.seconds = time.perf_counter() - start
+                    show(*self._standing(total))
+                    supervisor.look(reload=signalled.take_hangup())
+                    over = duration is not None and summary.seconds >= duration
+                    if signalled.stop is not None or over or self._failed():
+                        break
+            finally:
+                summary.stats.ready = False
+                supervisor.stopping()
+                failed = self._finish()
+                summary.seconds = time.perf_counter() - start
+                summary.stopped_by = signalled.stop
+                show(*self._standing(total))
+        if failed is not None:
+            raise failed
 
-    def _work(self, frame: Frame, before: float, seconds: dict[str, float]) -> float:
-        """One frame through all stages; adds each one's time to `seconds` and returns the time at the end."""
-        read = time.perf_counter()
-        found = self._finder.find(frame)
-        detected = time.perf_counter()
-        arrays = self._tracker.update(
-            found.ltwh, found.confidence, found.class_id, frame=frame.image, dt=self._step(frame)
-        )
-        self.summary.detections += len(found)
-        self.summary.embedded += self._tracker.embedded
-        shown = arrays[arrays.confirmed & (arrays.detection >= 0)]
-        tracks = FrameTracks(shown.ids, shown.ltrb, shown.class_ids, shown.confidence, found.names)
-        reported = set(tracks.ids.tolist())
-        self.summary.tracks += len(reported - self._reported)
-        self._reported = (self._reported | reported) & set(arrays.ids.tolist())
-        tracked, embedding = time.perf_counter(), self._tracker.embed_seconds
-        for sink in self._sinks:
-            sink.write(frame, tracks)
-        written = time.perf_counter()
-        for stage, took in zip(
-            STAGES,
-            (read - before, detected - read, embedding, tracked - detected - embedding, written - tracked),
-            strict=True,
-        ):
-            seconds[stage] += took
-        return written
+    def _total(self, max_frames: int | None) -> int | None:
+        """Frames that the run will have; None if that cannot be known."""
+        totals = []
+        for camera in self.cameras:
+            count = camera.source.frame_count
+            if count is None and max_frames is None:
+                return None
+            totals.append(min(n for n in (count, max_frames) if n is not None))
+        return sum(totals)
 
-    def _step(self, frame: Frame) -> float:
-        """Frames since the last one."""
-        before, self._time = self._time, frame.time
-        if not self._live or before is None:
-            return 1.0
-        return max(LEAST_STEP, (frame.time - before) * self._rate)
+    def _standing(self, total: int | None) -> tuple[int, str, str]:
+        """How far the run is, as `progress` shows it."""
+        summary, of = self.summary, "" if total is None else f" of {total}"
+        tracks = f"{summary.tracks} tracks"
+        return summary.frames, tracks, f"frame {summary.frames}{of}, {summary.fps:.1f} per second, {tracks}"
 
+    def _failed(self) -> bool:
+        """Whether there is nothing left to run for: the only camera has failed, or all have."""
+        return all(camera.error is not None for camera in self.cameras)
 
-def _open_inputs(config: Config, stack: ExitStack, build: bool) -> tuple[_FindsObjects, Source]:
-    detector = config.detector
-    if detector.mot is not None:
-        with naming("detector.mot"):
-            recorded = MotDetections(detector.mot, confidence=detector.confidence)
-        finder: _FindsObjects = _ByReplay(recorded, Path(detector.mot).name)
-        if config.source.uri is None and not needs_frames(config):
-            return finder, NoImages(detector.mot, recorded.frames, config.source.fps)
-    assert config.source.uri is not None, "load_config has seen to it"
-    with naming("source.uri"):
-        source = open_source(config.source.uri, config.source.fps)
-    stack.callback(source.close)
-    if detector.mot is None:
-        with naming("detector.model"):
-            model = Detector(
-                detector.model or DEFAULT_DETECTOR,
-                confidence=detector.confidence,
-                nms_iou=detector.nms_iou,
-                classes=detector.classes,
-                format=detector.format,
-                device=config.device,
-                threads=config.threads,
-                engine=engine_options(config),
-                build=build,
-            )
-        stack.callback(model.close)
-        finder = _ByModel(model)
-    return finder, source
-
-
-def _compile_ahead(method: str) -> None:
-    """See that the tracker is compiled before the clock runs.
-
-    The compiler's memory stays with the process that it ran in: some 200 MB. So where nothing is cached yet, another
-    process fills the cache, and here only what the run uses is loaded from it.
-    """
-    cache = step.stats.cache_path
-    if cache is None or not sys.executable:  # nothing can be cached: compile here
-        warmup(method)
-        return
-    largest = "edge.step-*.nbi" if method == "edge" else "tracker.step-*.nbi"
-    if not any(Path(cache).glob(largest)):
-        log.info("compiling the tracker; it takes a minute or two, this once")
-        subprocess.run(
-            [sys.executable, "-m", "edge_tracker", "warmup"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,  # if it failed, the first frame fails of the same, and tells it
-        )
-
-
-class _Stop:
-    signal: signal.Signals | None = None
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
-    """Note SIGINT and SIGTERM instead of dying of them; the second one is deadly again."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can have handlers
-        yield stop
-        return
-    # One that was ignored from the start stays so: a shell does that to what it runs in the background.
-    wanted = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
-
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.signal = signal.Signals(number)
-        for which in wanted:
-            signal.signal(which, signal.SIG_DFL)
-
-    old = {which: signal.signal(which, note) for which in wanted}
-    try:
-        yield stop
-    finally:
-        for which, handler in old.items():
-            signal.signal(which, handler)
-
-
-class _Progress(Protocol):
-    def update(self, summary: Summary) -> None:
-        """Show how far the run is."""
-
-
-class _LogProgress:
-    def __init__(self, total: int | None) -> None:
-        self._of = f" of {total}" if total is not None else ""
-        self._next = time.monotonic() + LOG_EVERY_S
-
-    def update(self, summary: Summary) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LOG_EVERY_S
-            log.info("frame %d%s, %.1f per second, %d tracks", summary.frames, self._of, summary.fps, summary.tracks)
-
-
-class _BarProgress:
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
-
-    def update(self, summary: Summary) -> None:
-        self._bar.set_postfix_str(f"{summary.tracks} tracks", refresh=False)
-        self._bar.update()
-
-
-@contextmanager
-def _progress(total: int | None) -> Iterator[_Progress]:
-    """A bar on a terminal, a line of the log now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _LogProgress(total)
-        return
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    with tqdm(total=total, unit=" frames", dynamic_ncols=True) as bar, logging_redirect_tqdm():
-        yield _BarProgress(bar)
+    def _finish(self) -> BaseException | None:
+        """End all cameras within the time there is; returns the first failure."""
+        failure: BaseException | None = None
+        for camera in self.cameras:
+            camera.stop()
+        deadline = time.monotonic() + DRAIN_S
+        for camera in self.cameras:
+            try:
+                finished = camera.finish(max(0.5, deadline - time.monotonic()))
+            except Exception as error:
+                failure, finished = failure or error, True
+            if finished and camera.save is not None:
+                camera.save(replace(camera.state(), clean=camera.error is None))
+        errors = (camera.error for camera in self.cameras if camera.error is not None)
+        return next(errors, None) or failure

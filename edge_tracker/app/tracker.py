@@ -1,40 +1,22 @@
-"""The tracker and the embedder that a configuration describes."""
+"""The tracker that a configuration describes, and its compiling."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
-from edge_tracker.app.build import engine_options
-from edge_tracker.app.config import Config, tracker_arguments
+from edge_tracker.app.schema import Config, tracker_arguments
 from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.embedding.embedder import Embedder
+from edge_tracker.tracking import warmup
+from edge_tracker.tracking.tracker import step
 
 log = logging.getLogger(__name__)
 
 # Frames per second for `edge`, where nothing says how many there are.
 FRAME_RATE = 30.0
-
-
-def open_embedder(config: Config, build: bool = True) -> Embedder | None:
-    """The embedder of a configuration; None for association by motion alone.
-
-    Args:
-        config: a valid configuration.
-        build: False to refuse, instead of building an engine that is missing or stale.
-
-    Raises:
-        ModelError, DeviceError: the model cannot be used.
-    """
-    if config.embedder.model is None:
-        return None
-    return Embedder(
-        config.embedder.model,
-        device=config.device,
-        batch=config.embedder.batch,
-        threads=config.threads,
-        engine=engine_options(config),
-        build=build,
-    )
 
 
 def open_tracker(config: Config, embedder: Embedder | None, frame_rate: float | None) -> EdgeDeepSort:
@@ -51,3 +33,25 @@ def open_tracker(config: Config, embedder: Embedder | None, frame_rate: float | 
     if config.tracker.method == "edge":
         arguments["frame_rate"] = frame_rate or FRAME_RATE
     return EdgeDeepSort(embedder=embedder, **arguments)
+
+
+def compile_ahead(method: str) -> None:
+    """See that the tracker is compiled before the clock runs.
+
+    The compiler's memory stays with the process that it ran in: some 200 MB. So where nothing is cached yet, another
+    process fills the cache, and here only what the run uses is loaded from it.
+    """
+    cache = step.stats.cache_path
+    if cache is None or not sys.executable:  # nothing can be cached: compile here
+        warmup(method)
+        return
+    largest = "edge.step-*.nbi" if method == "edge" else "tracker.step-*.nbi"
+    if not any(Path(cache).glob(largest)):
+        log.info("compiling the tracker; it takes a minute or two, this once")
+        subprocess.run(
+            [sys.executable, "-m", "edge_tracker", "warmup"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,  # if it failed, the first frame fails of the same, and tells it
+        )

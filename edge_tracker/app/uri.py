@@ -7,12 +7,22 @@ import re
 from pathlib import Path
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp")
+# `gst:` is followed by a GStreamer pipeline, not by slashes.
+SCHEMES = (*NETWORK_SCHEMES, "csi", "gst", "file")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"^(?:([A-Za-z][A-Za-z0-9+.-]*)://|(gst):)", re.IGNORECASE)
 # Greedy up to the last '@': a password may hold '@' and '/' unescaped, and hiding too much is the safe mistake.
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
 _USERINFO_OF_URI = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://).*@", re.DOTALL)
+_USERINFO_IN_QUOTES = re.compile(r"""(["'])([A-Za-z][A-Za-z0-9+.-]*://)(?:(?!\1).)*@""", re.DOTALL)
+# As elements of a GStreamer pipeline have them: user-id=me user-pw="a b" passphrase=x.
+_SECRET_PROPERTY = re.compile(
+    r"""(?<![?&;\w-])((?:[a-z]+-)*(?:user-id|user-pw|proxy-id|proxy-pw|username|passw\w*|passphrase|pwd|secret|token"""
+    r"""|(?:api|access|secret|signing|private)-key|cookies|extra-headers)\s*=\s*(?:\([a-z]+\)\s*)?)"""
+    r"""("(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|(?:\\.|[^\s'"\\])+)""",
+    re.IGNORECASE,
+)
 _SECRET_QUERY = re.compile(
     r"([?&;](?:[^=&\s'\"]*(?:pass|pwd|secret|token|key|auth|sig|user|login|credential)[^=&\s'\"]*)=)[^&\s'\"]*",
     re.IGNORECASE,
@@ -23,13 +33,14 @@ _NUMBER_PATTERN = re.compile(r"%(?:0?\d*)d")
 def redact(text: object) -> str:
     """`text` with user names, passwords and tokens of the URIs in it replaced by `***`."""
     text = _USERINFO_OF_URI.sub(r"\1***@", str(text))
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
+    text = _USERINFO.sub(r"\1***@", _USERINFO_IN_QUOTES.sub(r"\1\2***@", text))
+    return _SECRET_QUERY.sub(r"\1***", _SECRET_PROPERTY.sub(r"\1***", text))
 
 
 def scheme_of(uri: str | int) -> str | None:
-    """The URI's scheme in lower case, or None for a path or a camera number."""
+    """The URI's scheme in lower case (`gst` for `gst:PIPELINE`), or None for a path or a camera number."""
     match = _SCHEME.match(uri) if isinstance(uri, str) else None
-    return match.group(1).lower() if match else None
+    return (match.group(1) or match.group(2)).lower() if match else None
 
 
 def camera_index(uri: str | int) -> int | None:
@@ -45,13 +56,20 @@ def is_path(uri: str | int) -> bool:
 
 
 def resolve_source(uri: str | int, folder: Path) -> str | int:
-    """`uri` with a path made absolute against `folder`; a camera number or a network URI as it is."""
+    """`uri` with a path made absolute against `folder`; what else it names as it is."""
     if not is_path(uri):
         return uri
     text = str(uri)
     if scheme_of(text) == "file":
         text = text[len("file://") :]
-    return os.path.join(folder, os.path.expanduser(text))
+    return absolute(text, folder)
+
+
+def absolute(path: str, folder: Path) -> str:
+    """A path against `folder`, and without `..` unless that goes up from a link, where it leads elsewhere."""
+    joined = os.path.join(folder, os.path.expanduser(path))
+    short = os.path.normpath(joined)
+    return short if os.path.realpath(short) == os.path.realpath(joined) else joined
 
 
 def number_pattern(name: str) -> re.Pattern[str] | None:

@@ -44,14 +44,17 @@ class Document:
         self.origins[key] = origin
 
     def where(self, key: Key) -> str:
-        """File and line of `key`, or the option that set it; the file alone for a key that is not there."""
+        """File and line of `key`, or of the section that it is missing in, or the option that set it; or the file."""
         for end in range(len(key), 0, -1):
             if key[:end] in self.origins:
                 return self.origins[key[:end]]
-        if key in self.lines:
-            return f"{self.path}:{self.lines[key]}"
-        within = (origin for other, origin in self.origins.items() if other[: len(key)] == key)
-        return next(within, str(self.path))  # a section may be there by an option alone
+        for end in range(len(key), 0, -1):
+            if key[:end] in self.lines:
+                return f"{self.path}:{self.lines[key[:end]]}"
+            for other, origin in self.origins.items():
+                if other[:end] == key[:end]:  # a section may be there by an option alone
+                    return origin
+        return str(self.path)
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,7 +150,7 @@ def parse_override(text: str) -> tuple[Key, Any]:
     try:
         return key, parse_yaml(value)
     except ConfigError as error:
-        raise ConfigError(f"--set: {redact(name)}{error}") from None
+        raise ConfigError(f"--set: {'.'.join(key)}{error}") from None
 
 
 def _check_keys(node: yaml.Node, prefix: Key, lines: dict[Key, int], above: set[int], done: set[int]) -> None:

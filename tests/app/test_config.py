@@ -11,8 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.config import Config, TrackerConfig, load_config, tracker_arguments
+from edge_tracker.app.build import served_models, wanted_models
+from edge_tracker.app.config import load_config
+from edge_tracker.app.reference import reference
+from edge_tracker.app.schema import Config, EdgeConfig, TrackerConfig, cameras_of, tracker_arguments
 from edge_tracker.errors import ConfigError
+from edge_tracker.tracking.edge_settings import EdgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = "source:\n  uri: video.avi\n"
@@ -47,28 +51,32 @@ def test_defaults(write, tmp_path):
 
 
 def test_tracker_keys_are_edgedeepsorts_arguments():
-    assert set(TrackerConfig.model_fields) <= set(inspect.signature(EdgeDeepSort).parameters)
+    names = {"edge_settings" if name == "edge" else name for name in TrackerConfig.model_fields}
+    assert names <= set(inspect.signature(EdgeDeepSort).parameters)
 
 
 def test_tracker_defaults_are_edgedeepsorts_except_the_method():
     # EdgeDeepSort is a drop-in; the program takes what tracks best.
     parameters = inspect.signature(EdgeDeepSort).parameters
     for name, info in TrackerConfig.model_fields.items():
-        expected = "edge" if name == "method" else parameters[name].default
+        expected = "edge" if name == "method" else parameters[{"edge": "edge_settings"}.get(name, name)].default
         assert info.default == expected, name
 
 
-@pytest.mark.parametrize("name", ["cam.yaml", "demo.yaml", "replay-mot.yaml"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
 def test_shipped_configurations_are_valid(name):
     load_config(ROOT / "configs" / name)
 
 
-def test_the_example_names_every_key_at_its_default():
-    text = (ROOT / "configs/cam.yaml").read_text()
-    example = yaml.safe_load(text)
-    assert set(example) == set(Config.model_fields)
+def test_the_examples_name_every_key(tmp_path):
+    example = yaml.safe_load((ROOT / "configs/cam.yaml").read_text())
+    appliance = yaml.safe_load((ROOT / "configs/appliance.yaml").read_text())
+    camera = appliance["cameras"][0]
+    assert set(example) | set(appliance) | set(camera) == set(Config.model_fields)
     for section, info in Config.model_fields.items():
-        if section in ("device", "threads"):
+        if section not in example:
+            continue
+        if not hasattr(info.annotation, "model_fields"):
             assert example[section] == info.default
             continue
         assert set(example[section]) == set(info.annotation.model_fields), section
@@ -79,12 +87,8 @@ def test_the_example_names_every_key_at_its_default():
                 assert example[section][key] == field.default, f"{section}.{key}"
 
 
-def test_the_reference_describes_every_key():
-    text = (ROOT / "docs/configuration.md").read_text()
-    for section, info in Config.model_fields.items():
-        keys = getattr(info.annotation, "model_fields", None)
-        for key in [section] if keys is None else [f"{section}.{key}" for key in keys]:
-            assert f"`{key}`" in text, f"docs/configuration.md does not describe {key}"
+def test_the_reference_is_what_the_schema_says():
+    assert (ROOT / "docs/configuration-reference.md").read_text() == reference(), "python -m edge_tracker.app.reference"
 
 
 def test_paths_are_relative_to_the_file(write, tmp_path, monkeypatch):
@@ -160,6 +164,15 @@ def test_a_later_override_wins_and_source_over_set(write, monkeypatch):
     assert config.source.uri == "rtsp://h/s"
 
 
+def test_the_address_of_a_model_stays_as_it_is_and_its_fallback_is_a_path(write, tmp_path):
+    text = "embedder: {model: 'triton://[::1]:8001/a.onnx/2', fallback: x/a.onnx}\n"
+    config = load_config(write(MINIMAL + text))
+    assert config.embedder.model == "triton://[::1]:8001/a.onnx/2"
+    assert config.embedder.fallback == str(tmp_path / "x/a.onnx")
+    assert served_models(config) == [("embedder.model", "triton://[::1]:8001/a.onnx/2")]
+    assert [key for key, *_ in wanted_models(config)] == ["detector.model", "embedder.fallback"]
+
+
 def test_sections_with_all_keys_commented_out_are_left_out(write):
     config = load_config(write(MINIMAL + "tracker:\n  # max_age: 3\noutputs:\n"))
     assert config.tracker == TrackerConfig()
@@ -206,10 +219,19 @@ def test_utf8_with_and_without_a_mark(write):
         ("detector: {model: ''}", ":1", ["detector.model", '""', "yolov3-tiny"]),
         ("detector: {model: a.onnx, mot: b.txt}", ":1", ["detector.mot", "b.txt", "give one of the two"]),
         ("embedder: null", ":1", ["embedder", "embedder.model: null"]),
+        ("embedder: {model: 'triton://a/b'}", ":1", ["embedder.model", "triton://a/b", "triton://HOST:PORT/MODEL"]),
+        ("embedder: {model: 'triton:a'}", ":1", ["embedder.model", "triton:a", "triton://HOST:PORT/MODEL"]),
+        ("embedder: {model: 'triton://a:99999/b'}", ":1", ["embedder.model", "99999", "triton://HOST:PORT/MODEL"]),
+        ("detector: {model: 'triton://a:1/b/c.onnx'}", ":1", ["detector.model", '"triton://a:1/b/c.onnx"', "VERSION"]),
+        ("detector: {model: 'triton://me:pw@a:1/b'}", ":1", ["detector.model", "***", "triton://HOST:PORT/MODEL"]),
+        ("detector: {model: 'triton://a:1/b', fallback: 'triton://c:1/b'}", ":1", ["detector.fallback", "local"]),
+        ("embedder: {fallback: mobilenetv2}", ":1", ["embedder.fallback", "without embedder.model: triton://"]),
+        ("detector: {deadline_ms: 30}", ":1", ["detector.deadline_ms", "30", "without detector.model: triton://"]),
+        ("embedder: {model: 'triton://a:1/b', deadline_ms: 0}", ":1", ["embedder.deadline_ms", "0", "from 1 to"]),
         ("device: gpu", ":1", ["device", '"gpu"', "one of auto, cpu, cuda, tensorrt"]),
         ("device: cudaa", ":1", ["device", "did you mean cuda?"]),
         ("confidence: 0.5", ":1", ["confidence", "unknown key", "did you mean detector.confidence?"]),
-        ("nonsense: 1", ":1", ["nonsense", "unknown key", "expected one of device, threads, source"]),
+        ("nonsense: 1", ":1", ["nonsense", "unknown key", "did you mean zones?"]),
         ("12: 1", "", ["12", "unknown key"]),
         ("outputs: {video: a.webm}", ":1", ["outputs.video", "a.webm", ".mp4 or .avi"]),
         ("outputs: {mot: video.avi}", ":1", ["outputs.mot", "source.uri", "overwritten"]),
@@ -231,7 +253,7 @@ def test_bad_values(write, text, place, parts):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("source: {uri: csi://0}", ["source.uri", "csi://0", "unknown scheme", "rtsp"]),
+        ("source: {uri: ftp://0}", ["source.uri", "ftp://0", "unknown scheme", "rtsp"]),
         ("source: {uri: -1}", ["source.uri", "-1", "a camera number"]),
         ("source: {uri: 3.5}", ["source.uri", "3.5", "a video file"]),
         ("source: {fps: 0, uri: 0}", ["source.fps", "0", "above 0"]),
@@ -379,3 +401,100 @@ def test_any_override_is_taken_or_refused(write, text):
     path = write(MINIMAL)
     for line in complaints(path, [text]):
         assert line.startswith("--set: ")
+
+
+# ---- several cameras -----------------------------------------------------------------------------------------------
+
+TWO = """
+cameras:
+  - name: a
+    source: {uri: a.avi}
+  - name: b
+    source: {uri: rtsp://h/b}
+    tracker: {method: deepsort}
+    zones: {door: {polygon: [[0, 0], [9, 0], [9, 9]]}}
+outputs: {mot: "out/{camera}.txt"}
+"""
+
+
+def test_each_camera_has_its_own_sections_or_the_top_levels(write, tmp_path):
+    first, second = cameras_of(load_config(write(TWO)))
+    assert (first.name, second.name) == ("a", "b")
+    assert first.source.uri == str(tmp_path / "a.avi")
+    assert second.source.uri == "rtsp://h/b"
+    assert (first.tracker.method, second.tracker.method) == ("edge", "deepsort")
+    assert dict(first.outputs.paths()) == {"mot": tmp_path / "out/a.txt"}
+    assert dict(second.outputs.paths()) == {"mot": tmp_path / "out/b.txt"}
+    assert list(second.zones) == ["door"]
+
+
+def test_one_camera_may_be_written_either_way(write):
+    (alone,) = cameras_of(load_config(write("name: x\n" + MINIMAL)))
+    (listed,) = cameras_of(load_config(write("cameras: [{name: x, source: {uri: video.avi}}]\n")))
+    assert (alone.name, alone.source.uri, alone.tracker) == (listed.name, listed.source.uri, listed.tracker)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("cameras: [{name: a, source: {uri: 0}}, {name: a, source: {uri: 1}}]", ["cameras[1].name", '"a"', "another"]),
+        ("cameras: [{name: a b, source: {uri: 0}}]", ["cameras[0].name", '"a b"', "letters, digits"]),
+        ("cameras: [{source: {uri: 0}}]", ["cameras[0].name", "missing", "letters, digits"]),
+        ("cameras: [{name: a}]", ["cameras[0].source.uri", "missing", "expected a video file"]),
+        ("cameras: []", ["cameras", "[]", "expected a list of sections"]),
+        ("cameras: [{name: a, source: {urii: 0}}]", ["cameras[0].source.urii", "mean cameras[0].source.uri?"]),
+        ("cameras: [{name: a, source: {uri: ftp://x/y}}]", ["cameras[0].source.uri", "unknown scheme"]),
+        (TWO.replace("{camera}", "all"), ["outputs.mot", "same file for every camera", "{camera}"]),
+        (TWO + "source: {uri: c.avi}", ["source", "given as well as cameras", "cameras[0].source"]),
+        (TWO + "detector: {mot: d.txt}", ["detector.mot", "there are several"]),
+        ("zones: {z: {polygon: [[0, 0], [1, 1]]}}\n" + MINIMAL, ["zones.z.polygon", "three corners"]),
+        ("lines: {l: {start: [1, 2], end: [1, 2]}}\n" + MINIMAL, ["lines.l.end", "two ends"]),
+        ("lines: {l: {start: [1, 2]}}\n" + MINIMAL, ["lines.l.end", "missing", "a point"]),
+        ("mqtt: {}\n" + MINIMAL, ["mqtt.host", "missing", "a broker"]),
+        ("mqtt: {host: h, cert: c}\n" + MINIMAL, ["mqtt.key", "go together"]),
+        ("mqtt: {host: h, topic: a/#}\n" + MINIMAL, ["mqtt.topic", "without # and +"]),
+        ("server: {port: 99999}\n" + MINIMAL, ["server.port", "99999", "0 to 65535"]),
+        ("detector: {every: 2, hold_fps: 5}\n" + MINIMAL, ["detector.every", "one of the two"]),
+    ],
+)
+def test_bad_cameras_and_sections(write, text, parts):
+    lines = refusal(write(text + "\n"))
+    assert any(all(part in line for part in parts) for line in lines), lines
+
+
+def test_the_edge_section_has_the_methods_own_parameters_and_says_what_each_means():
+    assert EdgeConfig().model_dump() == EdgeSettings()._asdict()
+    assert all(info.description for info in EdgeConfig.model_fields.values())
+
+
+def test_edge_settings_reach_the_tracker():
+    config = load_config({"tracker": {"edge": {"memory": 4, "swap": 0}}}, ["tracker.edge.low=0.25"], needs_source=False)
+    arguments, idle = tracker_arguments(config.tracker)
+    assert arguments["edge_settings"] == EdgeSettings(memory=4.0, swap=0.0, low=0.25)
+    assert idle == []
+    assert tracker_arguments(load_config({}, needs_source=False).tracker)[0]["edge_settings"] is None
+    tracker = EdgeDeepSort.from_config({"tracker": {"edge": {"memory": 4}}, "embedder": {"model": None}})
+    assert tracker.method == "edge"
+
+
+def test_edge_settings_mean_nothing_to_deepsort():
+    config = load_config({"tracker": {"method": "deepsort", "edge": {"memory": 4}}}, needs_source=False)
+    arguments, idle = tracker_arguments(config.tracker)
+    assert idle == ["edge"]
+    assert "edge" not in arguments
+    assert "edge_settings" not in arguments
+
+
+@pytest.mark.parametrize(
+    ("edge", "complaint"),
+    [
+        ({"memry": 4}, "tracker.edge.memry: unknown key (value 4); did you mean tracker.edge.memory?"),
+        ({"memory": -1}, "tracker.edge.memory: -1 is not valid; expected a number from 0 to 1000000"),
+        ({"memory": "4"}, 'tracker.edge.memory: "4" is not valid; expected a number from 0 to 1000000'),
+        (4, "tracker.edge: 4 is not valid; expected a section with keys such as "),
+    ],
+)
+def test_what_is_wrong_in_the_edge_section_is_named(edge, complaint):
+    with pytest.raises(ConfigError) as raised:
+        load_config({"tracker": {"edge": edge}}, needs_source=False)
+    assert complaint in str(raised.value)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.evaluation import find_sequences, score_results
+from edge_tracker.app.evaluation.evaluation import find_sequences, score_results
 from edge_tracker.errors import SourceError
 from tests.scoring import iou
 from tests.tracking.oracle import make_oracle
@@ -157,3 +157,29 @@ def track(sequence: Path, tracker: EdgeDeepSort) -> list[tuple[float, ...]]:
             if each.is_confirmed() and each.time_since_update == 0
         ]
     return rows
+
+
+@pytest.mark.slow
+def test_real_features_in_exact_mode_score_what_they_are_known_to(
+    shared_data: Path, engines: Path, tmp_path: Path
+) -> None:
+    model = engines / "mobilenetv2.onnx"
+    config = {
+        "device": "cpu",
+        "detector": {"mot": "det.txt", "confidence": 0.0},
+        "embedder": {"model": str(model)},
+        "tracker": {"method": "deepsort"},
+    }
+    path = tmp_path / "exact.yaml"
+    path.write_text(json.dumps(config))
+    done = run(
+        shared_data / "mot15", "--config", path, "--sequences", "PETS09-S2L1", "TUD-Stadtmitte",
+        "--json", tmp_path / "s.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    overall = json.loads((tmp_path / "s.json").read_text())["evaluations"][0]["overall"]
+    # Of `python -m benchmarks.quality --looks mobilenetv2`, as the README has them.
+    assert overall["HOTA"] == pytest.approx(42.0, abs=0.3)
+    assert overall["IDF1"] == pytest.approx(59.5, abs=0.5)
+    assert overall["MOTA"] == pytest.approx(65.2, abs=0.3)
+    assert overall["IDSW"] == pytest.approx(83, abs=3)

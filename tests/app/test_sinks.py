@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from edge_tracker.app.annotate import Annotator, color_of
-from edge_tracker.app.sinks import FrameTracks, JsonlSink, MotSink, VideoSink, check_output
-from edge_tracker.app.sources import Frame
+from edge_tracker.app.outputs.annotate import Annotator, color_of
+from edge_tracker.app.outputs.payloads import tracks_payload
+from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, VideoSink, check_output
+from edge_tracker.app.results import FrameTracks
+from edge_tracker.app.sources.frames import Frame
 from edge_tracker.errors import OutputError
 
 NAMES = ("person", 'naïve "car"')
@@ -73,6 +76,20 @@ def test_jsonl_without_classes_and_beyond_the_names(tmp_path):
     first, second = json.loads((tmp_path / "t.jsonl").read_text())["tracks"]
     assert (first["class"], first["class_id"]) == (None, None)
     assert (second["class"], second["class_id"]) == ("9", 9)
+
+
+def test_coasting_objects_are_marked(tmp_path):
+    frame, tracks = Frame(1, 0.0, None), replace(TWO, coasting=[False, True])
+    jsonl, mot = JsonlSink(tmp_path / "t.jsonl"), MotSink(tmp_path / "t.txt")
+    for sink in (jsonl, mot):
+        sink.write(frame, tracks)
+        sink.close()
+    first, second = json.loads((tmp_path / "t.jsonl").read_text())["tracks"]
+    assert "predicted" not in first
+    assert second["predicted"] is True
+    assert [row.split(",")[6] for row in (tmp_path / "t.txt").read_text().splitlines()] == ["0.9123", "0.0000"]
+    assert tracks.labels() == ["7 person", f"(8 {NAMES[1]})"]
+    assert [t["predicted"] for t in tracks_payload("c", frame, tracks)["tracks"]] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["v.avi", "v.mp4", "V.MP4"])

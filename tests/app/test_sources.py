@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from edge_tracker.app import sources
-from edge_tracker.app.sources import NoImages, open_source
-from edge_tracker.app.uri import redact
+from edge_tracker.app.sources import capture
+from edge_tracker.app.sources.files import NoImages, open_source
+from edge_tracker.app.uri import is_path, redact, resolve_source, scheme_of
 from edge_tracker.errors import SourceError
+from tests.waiting import free_port, wait_for
 
 
 def picture(i: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -163,6 +166,15 @@ def test_no_camera():
         open_source("87")
     with pytest.raises(SourceError, match="/dev/video87: cannot be opened"):
         open_source("/dev/video87")
+    with pytest.raises(SourceError, match="/dev/v4l/by-id/usb-none: cannot be opened"):
+        open_source("/dev/v4l/by-id/usb-none")
+
+
+def test_no_stream():
+    with pytest.raises(
+        SourceError, match=r"tcp://127.0.0.1:\d+: cannot be opened; .* whether this OpenCV's FFmpeg has tcp"
+    ):
+        open_source(f"tcp://127.0.0.1:{free_port()}")
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
@@ -188,9 +200,32 @@ def test_a_video_over_http(video, web):
     assert "hunter2" not in source.name
 
 
+def test_a_file_over_http_that_comes_late_is_not_taken_for_a_camera(video, web):
+    late = video.rename(video.with_name("late"))
+    source = open_source(f"{web}/video.avi", wait=True)
+    assert source.live
+    wait_for(lambda: source.problem)
+    late.rename(video)
+    wait_for(lambda: "is a file" in source.problem)
+    assert not source.connected
+    assert source.poll(0) is None
+    source.close()
+
+
+def test_a_pipe_is_read_to_its_end_without_loss(video, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(video.read_bytes()), daemon=True)
+    writer.start()
+    source, frames = read(str(pipe))
+    writer.join(20)
+    assert not source.live
+    assert [int(frame.image.mean()) for frame in frames] == pytest.approx([20 * i for i in range(12)], abs=3)
+
+
 def test_network_errors_hide_the_credentials(web, caplog, capfd, monkeypatch):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(sources, "OPEN_TIMEOUT_MS", 2000)
+    monkeypatch.setattr(capture, "OPEN_TIMEOUT_MS", 2000)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"rtsp://user:hunter2@127.0.0.1:{unused.getsockname()[1]}/stream"
@@ -203,16 +238,6 @@ def test_network_errors_hide_the_credentials(web, caplog, capfd, monkeypatch):
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
-def test_a_live_source_that_stops_is_an_error(video, monkeypatch):
-    source = open_source(str(video))
-    source.live = True
-    frames = iter(source)
-    for _ in range(12):
-        next(frames)
-    with pytest.raises(SourceError, match="stopped giving frames after 12"):
-        next(frames)
-
-
 def test_no_images():
     frames = list(NoImages("det.txt", 3, None))
     assert [(frame.index, frame.time, frame.image) for frame in frames] == [
@@ -220,6 +245,32 @@ def test_no_images():
         (2, 0.1, None),
         (3, 0.2, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme", "path"),
+    [
+        ("gst:videotestsrc ! appsink", "gst", False),
+        ("csi://0", "csi", False),
+        ("RTSP://h/s", "rtsp", False),
+        ("file:///a.avi", "file", True),
+        ("/dev/video0", None, True),
+        ("a:b.avi", None, True),
+        ("0", None, False),
+    ],
+)
+def test_schemes(uri, scheme, path, tmp_path):
+    assert (scheme_of(uri), is_path(uri)) == (scheme, path)
+    assert path or resolve_source(uri, tmp_path) == uri
+
+
+def test_a_path_that_goes_up_is_said_shortly_unless_it_goes_up_from_a_link(tmp_path):
+    (tmp_path / "elsewhere/configs").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere/configs")
+    assert resolve_source("../data/a.avi", tmp_path / "configs") == str(tmp_path / "data/a.avi")
+    assert resolve_source("./a//%06d.jpg", tmp_path) == str(tmp_path / "a/%06d.jpg")
+    up = resolve_source("../data/a.avi", tmp_path / "link")
+    assert Path(up).resolve() == tmp_path / "elsewhere/data/a.avi"
 
 
 @pytest.mark.parametrize(
@@ -233,9 +284,32 @@ def test_no_images():
         ("http://host/s?access_token=abc", "http://host/s?access_token=***"),
         ("http://host/s?size=3", "http://host/s?size=3"),
         ("/a/path@home.avi", "/a/path@home.avi"),
+        ("csi://0?width=640&fps=30", "csi://0?width=640&fps=30"),
+        (
+            "gst:rtspsrc location=rtsp://u:p@h/s user-id=me user-pw=pw latency=9 ! decodebin",
+            "gst:rtspsrc location=rtsp://***@h/s user-id=*** user-pw=*** latency=9 ! decodebin",
+        ),
+        ('gst:rtspsrc location="rtsp://u:p w@h/s" ! x', 'gst:rtspsrc location="rtsp://***@h/s" ! x'),
+        ('gst:a user-pw="p \\"w" proxy-pw=\'x y\' ! b', "gst:a user-pw=*** proxy-pw=*** ! b"),
+        ("gst:srtsrc uri=srt://h:1 passphrase = geheim ! x", "gst:srtsrc uri=srt://h:1 passphrase = *** ! x"),
+        ("gst:a user-pw=(string)pw ! x", "gst:a user-pw=(string)*** ! x"),
+        ("gst:a user-pw=p\\ w&x=1 ! b", "gst:a user-pw=*** ! b"),
+        ("gst:a access-key=AK secret-key=SK ! b", "gst:a access-key=*** secret-key=*** ! b"),
+        ("gst:a location=http://h/s?token=abc&x=1 ! x", "gst:a location=http://h/s?token=***&x=1 ! x"),
         ("tried rtsp://u:p@h/s, then http://u:p@h/t", "tried rtsp://***@h/s, then http://***@h/t"),
         (3, "3"),
     ],
 )
 def test_redact(uri, shown):
     assert redact(uri) == shown
+
+
+def test_the_start_of_a_video_can_be_left_out(demo_video):
+    whole = {frame.index: frame for frame in itertools.islice(open_source(str(demo_video)), 43)}
+    source = open_source(str(demo_video), skip=40)
+    for frame in itertools.islice(source, 3):
+        assert np.array_equal(frame.image, whole.pop(frame.index).image)
+    source.close()
+    assert max(whole) == 40
+    with pytest.raises(SourceError, match="ended after 795 frames"):
+        open_source(str(demo_video), skip=795)

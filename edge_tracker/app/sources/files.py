@@ -7,153 +7,139 @@ from __future__ import annotations
 
 import glob
 import logging
-import math
 import os
 import re
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
-from edge_tracker.app.uri import (
-    IMAGE_SUFFIXES,
-    camera_index,
-    is_path,
-    number_pattern,
-    redact,
-    resolve_source,
-)
+from edge_tracker.app.sources.capture import Capture, open_capture, source_name
+from edge_tracker.app.sources.frames import Frame
+from edge_tracker.app.sources.live import STALL_S, LiveSource, interruptibly
+from edge_tracker.app.uri import IMAGE_SUFFIXES, is_path, number_pattern, resolve_source, scheme_of
 from edge_tracker.errors import SourceError
-
-# OpenCV and FFmpeg print what they think of a stream, with its URL, to stderr. What matters of it is in this module's
-# own messages. FFmpeg's part reads its variable at its first use.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-if "OPENCV_LOG_LEVEL" not in os.environ:
-    _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # 4.x, 5.x
-    _set_log_level(0)
 
 log = logging.getLogger(__name__)
 
 IMAGE_FPS = 10.0
-OPEN_TIMEOUT_MS = 15_000
-READ_TIMEOUT_MS = 15_000
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One picture.
-
-    Attributes:
-        index: number within the source, from 1.
-        time: seconds since the first frame; never less than that of the frame before.
-        image: (H, W, 3) uint8, BGR; None where detections are replayed without images.
-    """
-
-    index: int
-    time: float
-    image: np.ndarray | None
-
-
-class Source(Protocol):
-    """Frames in order.
-
-    Attributes:
-        name: what to call it in messages, without credentials.
-        fps: frames per second, or None if unknown.
-        frame_count: number of frames, or None if unknown. A container's own figure may be wrong.
-        live: frames come as time passes; what is not read is lost.
-    """
-
-    name: str
-    fps: float | None
-    frame_count: int | None
-    live: bool
-
-    def __iter__(self) -> Iterator[Frame]:
-        """The frames, once.
-
-        Raises:
-            SourceError: a live source stopped giving frames.
-        """
-
-    def close(self) -> None:
-        """Let go of the file or the device."""
-
-
-def open_source(uri: str | int, fps: float | None = None) -> Source:
+def open_source(
+    uri: str | int, fps: float | None = None, wait: bool = False, stall_s: float = STALL_S, skip: int = 0
+) -> LiveSource | VideoSource | ImageSource:
     """Open a source and read its first frame.
 
     Args:
-        uri: a video file, an image folder, pattern or glob, a camera's number or device, or a network URL.
+        uri: a video file, an image folder, pattern or glob, a camera's number or device, or a URI of `uri.SCHEMES`.
         fps: the frame rate to assume, whatever the source says.
+        wait: return at once for a camera or stream that is not there yet, and wait for it.
+        stall_s: seconds without a frame after which a camera or stream counts as lost and is opened again.
+        skip: frames to leave out at the start of a video file; those that come keep their numbers and times.
+
+    Returns:
+        A `LiveSource` for a camera or stream. What comes over HTTP and has an end is read like a file, if it was there.
 
     Raises:
         SourceError: it does not exist, cannot be opened, or holds no readable frame.
     """
-    number = camera_index(uri)
-    if number is not None:
-        return VideoSource(number, fps, live=True)
     text = str(uri)
-    if not is_path(text):
-        return VideoSource(text, fps, live=True)
+    if not is_path(uri):
+        return _open_stream(uri, fps, wait, stall_s)
     text = str(resolve_source(text, Path.cwd()))
     if os.path.isdir(text):
         return ImageSource(text, _images_of_folder(Path(text)), fps)
     if os.path.isfile(text):
         if Path(text).suffix.lower() in IMAGE_SUFFIXES:
             return ImageSource(text, [Path(text)], fps)
-        return VideoSource(text, fps, live=False)
-    if re.match(r"/dev/video\d+$", text) or (os.path.exists(text) and not text.endswith("/")):
-        return VideoSource(text, fps, live=True)  # a device, a pipe
+        return VideoSource(open_capture(text), fps, skip)
+    if os.path.exists(text) and stat.S_ISFIFO(os.stat(text).st_mode):
+        return VideoSource(open_capture(text), fps)  # who writes into it waits: nothing need be dropped
+    if re.match(r"/dev/(video\d+$|v4l/.)", text) or (os.path.exists(text) and not text.endswith("/")):
+        return _open_stream(text, fps, wait, stall_s)
     files = _images_of_pattern(Path(text))
     if files is None:
         raise SourceError(f"{text}: no such file or folder; give a video, an image folder, a camera number or a URL")
     return ImageSource(text, files, fps)
 
 
-class VideoSource:
-    """A video file, a camera or a network stream, through OpenCV."""
+def _open_stream(uri: str | int, fps: float | None, wait: bool, stall_s: float) -> LiveSource | VideoSource:
+    opener: Callable[[], Capture] = partial(open_capture, uri, stall_s)
+    if scheme_of(uri) in ("http", "https"):
+        try:
+            capture = interruptibly(opener)
+        except SourceError:
+            if not wait:
+                raise
+        else:
+            if capture.frame_count is not None:
+                return VideoSource(capture, fps)
+            opener = _first(capture, opener)
+        opener = _endless(opener)
+    return LiveSource(opener, source_name(uri), fps, wait, stall_s)
 
-    def __init__(self, uri: str | int, fps: float | None, live: bool) -> None:
-        camera = isinstance(uri, int) or uri.startswith("/dev/")
-        self.name = f"camera {uri}" if isinstance(uri, int) else redact(uri)
-        self._capture = _open_capture(uri, camera)
-        if not self._capture.isOpened():
-            self._capture.release()
-            raise SourceError(f"{self.name}: {_why_not_opened(uri, camera, live)}")
-        own_fps = self._capture.get(cv2.CAP_PROP_FPS)
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        finite = math.isfinite(count) and 0 < count < 1e9 and not camera
-        self.live = live and not finite  # an http:// URL may be a file
-        self.frame_count = int(count) if finite else None
-        self.fps = fps or (own_fps if math.isfinite(own_fps) and 0 < own_fps <= 240 else None)
+
+def _first(opened: Capture, opener: Callable[[], Capture]) -> Callable[[], Capture]:
+    """An opener that gives `opened` once, and then what `opener` opens."""
+    ready = [opened]
+    return lambda: ready.pop() if ready else opener()
+
+
+def _endless(opener: Callable[[], Capture]) -> Callable[[], Capture]:
+    """An opener that refuses what has an end: as a live source it would lose frames, and begin again for ever."""
+
+    def open_endless() -> Capture:
+        capture = opener()
+        if capture.frame_count is not None:
+            capture.close()
+            raise SourceError(f"{capture.name}: was waited for as for a camera, but is a file; start again to read it")
+        return capture
+
+    return open_endless
+
+
+class VideoSource:
+    """A video file: every frame of it, in order, as fast as they are asked for.
+
+    Args:
+        capture: opened.
+        fps: the frame rate to assume, whatever the file says.
+        skip: frames to leave out at the start. They are decoded: seeking finds the very same frame only in some
+            containers, and nothing tells in which.
+
+    Raises:
+        SourceError: it holds no readable frame. `capture` is closed then.
+    """
+
+    live = False
+
+    def __init__(self, capture: Capture, fps: float | None, skip: int = 0) -> None:
+        self.name = capture.name
+        self.frame_count = capture.frame_count
+        self.fps = fps or capture.fps
+        self._capture = capture
         self._fixed_fps = fps
-        self._started = time.monotonic()
-        ok, image = self._read()
-        if not ok:
-            self._capture.release()
+        self._skip = skip
+        skipped = capture.skip(skip)
+        self._first = capture.read()
+        if self._first is None:
+            capture.close()
+            if skipped:
+                raise SourceError(f"{self.name}: ended after {skipped} frames, before those that are wanted")
             raise SourceError(f"{self.name}: opened, but holds no readable frame; is the file damaged or empty?")
-        self._first = image
 
     def __iter__(self) -> Iterator[Frame]:
-        index, last = 0, 0.0
-        image: np.ndarray | None
+        index, last = self._skip, 0.0
         while True:
-            if self._first is not None:
-                ok, image, self._first = True, self._first, None
-            else:
-                ok, image = self._read()
-            if not ok or image is None:
+            image, self._first = self._first if index == self._skip else self._capture.read(), None
+            if image is None:
                 break
             index += 1
             last = max(last, self._time_of(index))
             yield Frame(index, last, image)
-        if self.live:
-            raise SourceError(f"{self.name}: stopped giving frames after {index}")
         # Only an estimate in some containers: a frame or two less is no reason for alarm.
         if self.frame_count is not None and index < self.frame_count - max(2, self.frame_count // 100):
             log.warning(
@@ -163,25 +149,16 @@ class VideoSource:
                 self.frame_count,
             )
 
-    def _read(self) -> tuple[bool, np.ndarray | None]:
-        try:
-            ok, image = self._capture.read()
-        except cv2.error:  # raised instead of False by some backends on a broken stream
-            return False, None
-        return bool(ok) and image is not None and image.size > 0, image
-
     def _time_of(self, index: int) -> float:
         if self._fixed_fps:
             return (index - 1) / self._fixed_fps
-        if self.live:
-            return time.monotonic() - self._started
-        position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if math.isfinite(position) and (position > 0 or index == 1):
-            return max(0.0, position)
+        position = self._capture.position()
+        if position is not None and (position > 0 or index == 1):
+            return position
         return (index - 1) / (self.fps or IMAGE_FPS)
 
     def close(self) -> None:
-        self._capture.release()
+        self._capture.close()
 
 
 class ImageSource:
@@ -239,36 +216,6 @@ class NoImages:
 
     def close(self) -> None:
         pass
-
-
-def _open_capture(uri: str | int, camera: bool) -> cv2.VideoCapture:
-    try:
-        if camera:
-            return cv2.VideoCapture(uri)
-        if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
-            # Named: other backends would take the name of one image for a sequence, and print what they think.
-            timeouts = [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-                OPEN_TIMEOUT_MS,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-                READ_TIMEOUT_MS,
-            ]
-            return cv2.VideoCapture(uri, cv2.CAP_FFMPEG, timeouts)
-        return cv2.VideoCapture(uri)
-    except cv2.error:
-        return cv2.VideoCapture()
-
-
-def _why_not_opened(uri: str | int, camera: bool, live: bool) -> str:
-    if camera:
-        return "cannot be opened; is it plugged in, free, and may this user read it?"
-    if live:
-        return "cannot be opened; check the address, the network and the credentials"
-    if os.path.getsize(uri) == 0:
-        return "cannot be opened as a video: the file is empty"
-    if not os.access(uri, os.R_OK):
-        return "cannot be opened: permission denied"
-    return "cannot be opened as a video: damaged, or of a kind that this OpenCV does not read"
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

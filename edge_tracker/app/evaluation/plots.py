@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_tracker.app.annotate import color_of
-from edge_tracker.app.evaluation import ABSENT, ALPHAS, CURVES, MISSED, Evaluation, Timeline
-from edge_tracker.errors import ConfigError, OutputError
+from edge_tracker.app.evaluation.evaluation import ABSENT, ALPHAS, CURVES, MISSED, Evaluation, Timeline
+from edge_tracker.app.extras import extra
+from edge_tracker.app.outputs.annotate import color_of
+from edge_tracker.errors import OutputError
 from edge_tracker.files import atomic_path
 
 if TYPE_CHECKING:
@@ -122,10 +123,8 @@ def require_matplotlib() -> type[Figure]:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    try:
+    with extra("eval", "pictures need matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(f"pictures need matplotlib ({error}): pip install 'edge-tracker[eval]'") from None
     return Figure
 
 

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_tracker.app.config import Config, OutputsConfig, SourceConfig, load_config, needs_frames
+from edge_tracker.app.config import load_config, needs_frames
+from edge_tracker.app.extras import extra
+from edge_tracker.app.schema import Config, OutputsConfig, SourceConfig
 from edge_tracker.errors import ConfigError, OutputError, SourceError
 from edge_tracker.files import atomic_path
 
@@ -144,8 +146,10 @@ def config_for(config: Config, sequence: MotSequence, results: Path | None) -> C
     return config.model_copy(update={"source": SourceConfig(uri=str(sequence.images), fps=sequence.fps)})
 
 
-def run_config(config: Config, sequences: Sequence[MotSequence], output: Path, build: bool = True) -> None:
-    """Track all sequences as `edge-tracker run` would, and write `output/SEQ.txt` for each.
+def run_config(
+    config: Config, sequences: Sequence[MotSequence], output: Path, build: bool = True, record: Path | None = None
+) -> None:
+    """Track all sequences as `edge-tracker run` would, write `output/SEQ.txt` for each, and record into `record/SEQ`.
 
     Raises:
         EdgeTrackerError: a part cannot be opened, a sequence lacks what is needed, or a result cannot be written.
@@ -155,7 +159,7 @@ def run_config(config: Config, sequences: Sequence[MotSequence], output: Path, b
 
     configs = [config_for(config, sequence, output / f"{sequence.name}.txt") for sequence in sequences]
     for sequence, own in zip(sequences, configs, strict=True):
-        with Pipeline(own, build=build) as pipeline:
+        with Pipeline(own, build=build, record=None if record is None else record / sequence.name) as pipeline:
             pipeline.run(sequence.length)
         summary = pipeline.summary
         if summary.stopped_by is not None:
@@ -256,6 +260,22 @@ def score_results(sequences: Sequence[MotSequence], results: str | Path, name: s
 
 def score_sequence(sequence: MotSequence, results: Path) -> SequenceResult:
     """Score `results/SEQ.txt`; see `score_results`."""
+    raw, data, dataset = _prepared(sequence, results)
+    computed = _computed(data)
+    return SequenceResult(_scores(computed), _timeline(data, _kept_identities(raw, dataset)), computed)
+
+
+def compute(sequence: MotSequence, results: Path) -> Raw:
+    """What `combine` takes, of `results/SEQ.txt`. Raises as `score_results`."""
+    return _computed(_prepared(sequence, results)[1])
+
+
+def _computed(data: dict[str, Any]) -> Raw:
+    return {family: metric.eval_sequence(data) for family, metric in _metrics().items()}
+
+
+def _prepared(sequence: MotSequence, results: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Ground truth and results as TrackEval reads them, the same as its metrics take it, and its dataset."""
     trackeval = require_trackeval()
     results = _results_of(sequence, results)
     try:
@@ -277,9 +297,7 @@ def score_sequence(sequence: MotSequence, results: Path) -> SequenceResult:
         data = dataset.get_preprocessed_seq_data(raw, "pedestrian")
     except trackeval.utils.TrackEvalException as error:
         raise SourceError(f"{sequence.name}: cannot be scored: {' '.join(str(error).split())}") from None
-    computed = {family: metric.eval_sequence(data) for family, metric in _metrics().items()}
-    identities = _kept_identities(raw, dataset)
-    return SequenceResult(_scores(computed), _timeline(data, identities), computed)
+    return raw, data, dataset
 
 
 def _results_of(sequence: MotSequence, folder: Path) -> Path:
@@ -313,10 +331,8 @@ def require_trackeval() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
+    with extra("eval", "scoring needs TrackEval"):
         import trackeval
-    except ImportError as error:
-        raise ConfigError(f"scoring needs TrackEval ({error}): pip install 'edge-tracker[eval]'") from None
     return trackeval
 
 
@@ -445,7 +461,7 @@ def table(evaluation: Evaluation) -> str:
     rows: list[tuple[str, ...]] = [("", *METRICS)]
     for name, scores in evaluation.rows().items():
         rows.append((name, *(_number(scores[metric], metric) for metric in METRICS)))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def comparison(first: Evaluation, second: Evaluation) -> str:
@@ -459,7 +475,7 @@ def comparison(first: Evaluation, second: Evaluation) -> str:
             sign = "" if round(own - other, 1) == 0 else "+" if own > other else "-"
             cells += [_number(own, metric), _number(other, metric), sign + _number(abs(own - other), metric)]
         rows.append(tuple(cells))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def write_json(path: Path, folder: str, evaluations: Sequence[Evaluation]) -> Path:
@@ -505,7 +521,8 @@ def _number(value: float, metric: str) -> str:
     return f"{value:.0f}" if metric in COUNTS else f"{value:.1f}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, the first column to the left and the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

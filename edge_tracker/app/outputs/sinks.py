@@ -5,59 +5,35 @@ Text is written a whole frame at a time and at once, so that whatever stops the 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from edge_tracker.app.annotate import Annotator
-from edge_tracker.app.sources import Frame
+from edge_tracker.app.outputs.annotate import Annotator
+from edge_tracker.app.outputs.payloads import event_fields, track_fields
+from edge_tracker.app.outputs.rotation import Rotation, drop_torn_line, put_aside
+from edge_tracker.app.results import FrameTracks
+from edge_tracker.app.sources.frames import Frame
 from edge_tracker.errors import OutputError
 
 log = logging.getLogger(__name__)
 
 JSONL_SCHEMA = 1
+SYNC_EVERY_S = 1.0  # what a power cut may cost
 VIDEO_FPS = 25.0
 # What every build of OpenCV can encode: MPEG-4 Part 2 by FFmpeg's own encoder (H.264 is left out of the wheels), and
 # Motion JPEG, which OpenCV encodes itself where there is no FFmpeg.
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-
-
-@dataclass(frozen=True)
-class FrameTracks:
-    """The objects of one frame: confirmed tracks that a detection of this frame was matched to.
-
-    Attributes:
-        ids: (K,) int64 identities, from 1.
-        ltrb: (K, 4) float64 boxes in pixels, as the Kalman filter has them.
-        class_ids: (K,) int64; -1 where detections have no class.
-        confidence: (K,) float64 of the matched detection; nan where detections have none.
-        names: class names; a class beyond them is called by its number.
-    """
-
-    ids: np.ndarray
-    ltrb: np.ndarray
-    class_ids: np.ndarray
-    confidence: np.ndarray
-    names: Sequence[str] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def class_name(self, k: int) -> str | None:
-        """The class of object `k`, or None where it has none."""
-        class_id = int(self.class_ids[k])
-        if class_id < 0:
-            return None
-        return self.names[class_id] if class_id < len(self.names) else str(class_id)
 
 
 class Sink(Protocol):
@@ -102,15 +78,25 @@ def check_output(path: Path) -> None:
 
 
 class _TextSink:
-    def __init__(self, path: Path) -> None:
+    """A file of lines. See `Rotation` for what happens to a file that is there, or gets large."""
+
+    def __init__(self, path: Path, rotation: Rotation | None = None) -> None:
         check_output(path)
         self.path = path
-        self._size = 0
+        self._rotation = rotation or Rotation()
+        self._open()
+
+    def _open(self) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._rotation.put_aside and self.path.is_file() and self.path.stat().st_size:
+                drop_torn_line(self.path)
+                put_aside(self.path, self._rotation.keep)
+            self._file = self.path.open("wb", buffering=0)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._size, self._begun = 0, date.today()
+        self._looked = time.monotonic()
 
     def _put(self, text: str) -> None:
         data = text.encode()
@@ -121,8 +107,30 @@ class _TextSink:
         except OSError as error:
             with suppress(OSError):  # a full disk: take back the part of a line that still found room
                 self._file.truncate(self._size)
+                self._file.seek(self._size)
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
         self._size += len(data)
+        if time.monotonic() - self._looked >= SYNC_EVERY_S:
+            self._look_after()
+
+    def _look_after(self) -> None:
+        """See that the lines are on the disk and the file still is where it was; put it aside when that is due."""
+        self._looked = time.monotonic()
+        try:
+            os.fsync(self._file.fileno())
+            there = os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+            if not there:
+                log.warning("%s: was removed; a new one is begun", self.path)
+            elif not self._rotation.due(self._size, self._begun):
+                return
+            else:
+                put_aside(self.path, self._rotation.keep)
+            self._file.close()
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a pipe or a device, which has nothing to sync
+                return
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._open()
 
     def close(self) -> None:
         try:
@@ -139,7 +147,8 @@ class MotSink(_TextSink):
         for k in range(len(tracks)):
             left, top, right, bottom = tracks.ltrb[k].tolist()
             confidence = float(tracks.confidence[k])
-            score = 1.0 if math.isnan(confidence) else confidence
+            unknown = 0.0 if tracks.is_coasting(k) else 1.0
+            score = confidence if math.isfinite(confidence) else unknown
             rows.append(
                 f"{frame.index},{tracks.ids[k]},{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f},"
                 f"{score:.4f},-1,-1,-1\n"
@@ -149,33 +158,31 @@ class MotSink(_TextSink):
 
 
 class JsonlSink(_TextSink):
-    """JSON lines: an object for each frame, with or without tracks in it."""
+    """JSON lines: an object for each frame, with or without tracks in it; for a live source with the time of day."""
+
+    def __init__(self, path: Path, rotation: Rotation | None = None, live: bool = False) -> None:
+        super().__init__(path, rotation)
+        self._live = live
 
     def write(self, frame: Frame, tracks: FrameTracks) -> None:
-        objects = []
-        for k in range(len(tracks)):
-            left, top, right, bottom = tracks.ltrb[k].tolist()
-            confidence = float(tracks.confidence[k])
-            class_id = int(tracks.class_ids[k])
-            objects.append(
-                {
-                    "id": int(tracks.ids[k]),
-                    "class": tracks.class_name(k),
-                    "class_id": class_id if class_id >= 0 else None,
-                    "confidence": None if math.isnan(confidence) else round(confidence, 4),
-                    "box": [round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)],
-                }
-            )
-        record = {"schema": JSONL_SCHEMA, "frame": frame.index, "time": round(frame.time, 3), "tracks": objects}
+        record: dict[str, Any] = {"schema": JSONL_SCHEMA, "frame": frame.index, "time": round(frame.time, 3)}
+        if self._live:
+            record["wall"] = round(frame.wall, 3)
+        if tracks.predicted:
+            record["predicted"] = True
+        record["tracks"] = track_fields(tracks)
+        if tracks.events:
+            record["events"] = [event_fields(event) for event in tracks.events]
         self._put(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 class VideoSink:
     """The frames with the tracks drawn on them. The first frame decides the size."""
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(self, path: Path, fps: float | None, rotation: Rotation | None = None) -> None:
         check_output(path)
         self.path = path
+        self._rotation = rotation or Rotation()
         self._fps = fps or VIDEO_FPS
         self._annotator = Annotator()
         self._writer: cv2.VideoWriter | None = None
@@ -185,13 +192,25 @@ class VideoSink:
         assert frame.image is not None, "the configuration allows no video without images"
         if self._writer is None:
             self._open(frame.image)
-        labels = []
-        for k in range(len(tracks)):
-            name = tracks.class_name(k)
-            labels.append(f"{tracks.ids[k]} {name}" if name else str(tracks.ids[k]))
-        image = self._annotator.draw(frame.image, tracks.ids, tracks.ltrb, labels)
+        image = self._annotator.draw(frame.image, tracks.ids, tracks.ltrb, tracks.labels())
         assert self._writer is not None
         self._writer.write(self._fit(image))
+        if time.monotonic() - self._looked >= SYNC_EVERY_S:
+            self._look_after()
+
+    def _look_after(self) -> None:
+        """Finish the file and put it aside when that is due; the next frame begins another."""
+        self._looked = time.monotonic()
+        try:
+            size = self.path.stat().st_size
+            if self._rotation.due(size, self._begun):
+                self.close()
+                put_aside(self.path, self._rotation.keep)
+        except OSError as error:
+            if self._writer is not None:
+                self._writer.release()
+                self._writer = None
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def _open(self, image: np.ndarray) -> None:
         height, width = image.shape[:2]
@@ -199,6 +218,8 @@ class VideoSink:
         self._size = (width + width % 2, height + height % 2)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._rotation.put_aside and self.path.is_file() and self.path.stat().st_size:
+                put_aside(self.path, self._rotation.keep)
             self.path.open("wb").close()  # for the reason, which OpenCV does not give
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
@@ -210,6 +231,7 @@ class VideoSink:
                 f"give {' or '.join(set(CODECS) - {self.path.suffix.lower()})}"
             )
         self._writer = writer
+        self._begun, self._looked = date.today(), time.monotonic()
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         """The image in the video's size: the writer would silently drop another one."""

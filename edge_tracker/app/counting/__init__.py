@@ -1,0 +1,1 @@
+"""What happens to objects, in zones and at lines."""

@@ -1,0 +1,1 @@
+"""Results on sequences with ground truth: made, scored, drawn, tuned."""

@@ -1,0 +1,84 @@
+"""Putting output files aside: by size, at midnight, and before a run would write over a camera's earlier results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """When a file is put aside.
+
+    Attributes:
+        mib: size that it may reach; None for any.
+        daily: also when the local date has changed.
+        keep: files put aside that stay.
+        put_aside: whether a file that is there at the start is put aside, not written over.
+    """
+
+    mib: int | None = None
+    daily: bool = False
+    keep: int = 10
+    put_aside: bool = False
+
+    def due(self, size: int, begun: date) -> bool:
+        """Whether a file of so many bytes, begun on a day, is to be put aside."""
+        return (self.mib is not None and size >= self.mib << 20) or (self.daily and date.today() != begun)
+
+
+def put_aside(path: Path, keep: int) -> None:
+    """Rename a file to `NAME.YYYYMMDD-HHMMSS.SUFFIX`, by the time it was last written, and remove the oldest such.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    stamp = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
+    target, n = path.with_name(f"{path.stem}.{stamp}{path.suffix}"), 1
+    while target.exists():
+        n += 1
+        target = path.with_name(f"{path.stem}.{stamp}-{n}{path.suffix}")
+    path.rename(target)
+    for old in sorted(set_aside(path), key=_age)[: -keep or None]:
+        with suppress(OSError):
+            old.unlink()
+
+
+def set_aside(path: Path) -> list[Path]:
+    """The files that were put aside in the place of `path`."""
+    name = re.compile(rf"{re.escape(path.stem)}\.\d{{8}}-\d{{6}}(-\d+)?{re.escape(path.suffix)}")
+    return [other for other in path.parent.iterdir() if name.fullmatch(other.name)]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a text file after its last line end: a power cut may have left part of a line."""
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        at = end
+        while at:
+            start = max(0, at - _CHUNK)
+            file.seek(start)
+            found = file.read(at - start).rfind(b"\n")
+            if found >= 0:
+                at = start + found + 1
+                break
+            at = start
+        if at < end:
+            log.warning("%s: its last line was torn, and is dropped", path)
+            file.truncate(at)
+
+
+def _age(path: Path) -> tuple[float, str]:
+    with suppress(OSError):
+        return path.stat().st_mtime, path.name
+    return time.time(), path.name

@@ -1,0 +1,227 @@
+"""A camera's outputs, written by a thread of their own behind a small queue.
+
+For a file all is written, and a failure ends the run. For a live source nothing may hold up or end the tracking: what
+does not fit into the queue, or cannot be written, is lost and counted, and a failing output is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from edge_tracker.app.handover import put_while
+from edge_tracker.app.outputs.rotation import Rotation
+from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, Sink, VideoSink
+from edge_tracker.app.results import FrameTracks
+from edge_tracker.app.schema import OutputsConfig
+from edge_tracker.app.sources.frames import Frame
+from edge_tracker.app.stats import CameraStats
+from edge_tracker.errors import OutputError
+
+log = logging.getLogger(__name__)
+
+QUEUE = 8  # frames; each is held with its picture
+TRY_AGAIN_S = 5.0
+
+Opener = Callable[[], Sink]
+
+
+def openers_of(outputs: OutputsConfig, fps: float | None, live: bool) -> dict[str, Opener]:
+    """How each output of a configuration is opened, by its key."""
+    rotation = Rotation(outputs.rotate_mib, outputs.rotate_daily, outputs.keep, put_aside=live)
+    openers: dict[str, Callable[[Path], Sink]] = {
+        "mot": lambda path: MotSink(path, rotation),
+        "jsonl": lambda path: JsonlSink(path, rotation, live),
+        "video": lambda path: VideoSink(path, fps, rotation),
+    }
+    return {key: _bound(openers[key], path) for key, path in outputs.paths()}
+
+
+def _bound(opener: Callable[[Path], Sink], path: Path) -> Opener:
+    return lambda: opener(path)
+
+
+class _Output:
+    """One output of a live source: fails without harm, and is opened again."""
+
+    def __init__(self, key: str, opener: Opener, stats: CameraStats) -> None:
+        self._key, self._opener, self._stats = key, opener, stats
+        self._sink: Sink | None = opener()
+        self.path = self._sink.path
+        self._next = 0.0
+        stats.lost.setdefault(key, 0)
+
+    def write(self, frame: Frame, tracks: FrameTracks) -> None:
+        try:
+            if self._sink is None:
+                if time.monotonic() < self._next:
+                    self._stats.lost[self._key] += 1
+                    return
+                self._sink = self._opener()
+            self._sink.write(frame, tracks)
+        except OutputError as error:
+            self._fail(str(error))
+        else:
+            if self._stats.failing.pop(self._key, None) is not None:
+                log.info("%s: is written again; %d frames were lost", self.path, self._stats.lost[self._key])
+
+    def _fail(self, why: str) -> None:
+        self._stats.lost[self._key] += 1
+        self._next = time.monotonic() + TRY_AGAIN_S
+        if self._key not in self._stats.failing:
+            log.error("%s; tracking goes on, and it is tried again", why)
+        self._stats.failing[self._key] = why
+        self.close()
+
+    def close(self) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            try:
+                sink.close()
+            except OutputError as error:
+                log.error("%s", error)
+
+
+class Writer:
+    """The outputs of one camera.
+
+    Args:
+        openers: of each output; opened here, so that an impossible one is known before anything runs.
+        live: whether a slow or failing output may cost the run nothing.
+        stats: where losses and times are counted.
+
+    Attributes:
+        error: what ended the thread, if something did.
+
+    Raises:
+        OutputError: an output cannot be opened.
+    """
+
+    def __init__(self, openers: dict[str, Opener], live: bool, stats: CameraStats) -> None:
+        self._live, self._stats = live, stats
+        self._queue: queue.Queue[tuple[Frame, FrameTracks] | dict[str, Opener] | None] = queue.Queue(QUEUE)
+        self.error: OutputError | None = None
+        self._outputs = self._opened(openers)
+        if live:
+            stats.lost["queue"] = 0
+        self._thread = threading.Thread(target=self._work, name=f"write {stats.name}", daemon=True)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the results are."""
+        return [output.path for output in self._outputs]
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def write(self, frame: Frame, tracks: FrameTracks) -> None:
+        """Hand over one frame's results.
+
+        Raises:
+            OutputError: not live, and an output has failed.
+        """
+        if self.error is not None:
+            raise self.error
+        if not self._outputs:
+            return
+        self._stats.queues["write"] = self._queue.qsize()
+        if self._live:
+            try:
+                self._queue.put_nowait((frame, tracks))
+            except queue.Full:
+                self._stats.lost["queue"] += 1
+            return
+        if not put_while(lambda: self.error is None, self._queue, (frame, tracks)):
+            assert self.error is not None
+            raise self.error
+
+    def reopen(self, openers: dict[str, Opener]) -> None:
+        """Go over to other outputs after what was handed over so far; nothing if the outputs have failed."""
+        put_while(self._thread.is_alive, self._queue, openers)
+
+    def finish(self, timeout: float) -> None:
+        """Write what was handed over, within so many seconds, and close the outputs.
+
+        Raises:
+            OutputError: not live, and a result is not complete.
+        """
+        if self._thread.is_alive():
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=timeout)
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                log.error("%s: the outputs are too slow; %d frames are lost", self._stats.name, self._queue.qsize())
+                return
+        else:
+            self._close()
+        if self.error is not None:
+            raise self.error
+
+    def abandon(self) -> None:
+        """Close the outputs, if the thread has not done it."""
+        if not self._thread.is_alive():
+            self._close()
+
+    def _opened(self, openers: dict[str, Opener]) -> list[_Output | Sink]:
+        """All outputs, or none if one cannot be opened."""
+        outputs: list[_Output | Sink] = []
+        try:
+            for key, opener in openers.items():
+                outputs.append(_Output(key, opener, self._stats) if self._live else opener())
+        except OutputError:
+            _close_all(outputs)
+            raise
+        return outputs
+
+    def _work(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None:
+                if isinstance(item, dict):
+                    self._change(item)
+                    continue
+                start = time.perf_counter()
+                for output in self._outputs:
+                    output.write(*item)
+                self._stats.stages["write"].observe(time.perf_counter() - start)
+        except OutputError as error:
+            self.error = error
+        try:
+            self._close()
+        except OutputError as error:
+            self.error = self.error or error
+
+    def _change(self, openers: dict[str, Opener]) -> None:
+        try:
+            outputs = self._opened(openers)
+        except OutputError as error:
+            log.error("%s; the outputs stay as they were", error)
+            return
+        # At once: who hands frames over must never see none.
+        before, self._outputs = self._outputs, outputs
+        _close_all(before)
+
+    def _close(self) -> None:
+        outputs, self._outputs = self._outputs, []
+        _close_all(outputs)
+
+
+def _close_all(outputs: Sequence[_Output | Sink]) -> None:
+    """Close all, whatever happens.
+
+    Raises:
+        OutputError: the first that came.
+    """
+    failure: OutputError | None = None
+    for output in outputs:
+        try:
+            output.close()
+        except OutputError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure

@@ -1,0 +1,128 @@
+"""What a frame gives: the tracks that are reported, and the events of objects, zones and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edge_tracker.track_arrays import TrackArrays
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEvent:
+    """An object was first reported (`new`), is still there (`update`), or its track has ended (`end`).
+
+    Attributes:
+        type: which of the three.
+        id: the track's identity.
+        class_name: of the detection last matched; None where detections have no class.
+        score: confidence of that detection; None where detections have none.
+        top_score: the highest so far.
+        box: left, top, width, height, pixels, when it was last seen.
+        zones: names of the zones it is in.
+        entered_zones: names of all zones that it has been in.
+        started, time: unix seconds when it was first reported, and of this event.
+        ended: unix seconds when it was last seen, for `end`; else None.
+    """
+
+    type: Literal["new", "update", "end"]
+    id: int
+    class_name: str | None
+    score: float | None
+    top_score: float | None
+    box: tuple[float, float, float, float]
+    zones: tuple[str, ...]
+    entered_zones: tuple[str, ...]
+    started: float
+    time: float
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneEvent:
+    """An object entered or left a zone, or crossed a line.
+
+    Attributes:
+        type: `enter` and `exit` of a zone; `in` (from left to right, looking from the line's start to its end) and
+            `out` over a line.
+        name: of the zone or line.
+        id, class_name: of the object.
+        time: unix seconds.
+        dwell: for `exit`, the seconds that the object was inside; else None.
+    """
+
+    type: Literal["enter", "exit", "in", "out"]
+    name: str
+    id: int
+    class_name: str | None
+    time: float
+    dwell: float | None = None
+
+
+@dataclass(frozen=True)
+class FrameTracks:
+    """The objects of one frame: confirmed tracks that a detection of this frame was matched to, or not long ago.
+
+    Attributes:
+        ids: (K,) int64 identities, from 1.
+        ltrb: (K, 4) float64 boxes in pixels, as the Kalman filter has them, finite.
+        class_ids: (K,) int64; -1 where detections have no class.
+        confidence: (K,) float64 of the matched detection; nan where detections have none.
+        names: class names; a class beyond them is called by its number.
+        predicted: whether the boxes are predicted, since no detector looked at the frame (`detector.every`).
+        zones: for each object the names of the zones it is in; empty where no zones are configured.
+        events: what happened in this frame, in order.
+        coasting: for each object whether its box is predicted for want of a detection (`outputs.coast`); or empty.
+    """
+
+    ids: np.ndarray
+    ltrb: np.ndarray
+    class_ids: np.ndarray
+    confidence: np.ndarray
+    names: Sequence[str] = ()
+    predicted: bool = False
+    zones: Sequence[tuple[str, ...]] = ()
+    events: Sequence[ObjectEvent | ZoneEvent] = ()
+    coasting: Sequence[bool] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def class_name(self, k: int) -> str | None:
+        """The class of object `k`, or None where it has none."""
+        class_id = int(self.class_ids[k])
+        if class_id < 0:
+            return None
+        return self.names[class_id] if class_id < len(self.names) else str(class_id)
+
+    def is_coasting(self, k: int) -> bool:
+        """Whether the box of object `k` is predicted, for want of a detection."""
+        return len(self.coasting) > 0 and self.coasting[k]
+
+    def labels(self) -> list[str]:
+        """What is written beside each box: identity and class, in brackets while it coasts."""
+        texts = [f"{i} {self.class_name(k) or ''}".rstrip() for k, i in enumerate(self.ids.tolist())]
+        return [f"({text})" if self.is_coasting(k) else text for k, text in enumerate(texts)]
+
+
+def reported(tracks: TrackArrays, names: Sequence[str], coast: int = 0, predicted: bool = False) -> FrameTracks:
+    """What is reported of a frame's tracks.
+
+    Args:
+        tracks: all that live.
+        names: of the classes.
+        coast: frames without a detection for which a track is reported.
+        predicted: as for `FrameTracks`.
+    """
+    seen = (tracks.detection >= 0) | (tracks.time_since_update <= coast)
+    # A box beyond all numbers would break what reads the results.
+    shown = tracks[tracks.confirmed & seen & np.isfinite(tracks.ltrb).all(axis=1)]
+    return FrameTracks(
+        *(shown.ids, shown.ltrb, shown.class_ids, shown.confidence),
+        names=names,
+        predicted=predicted,
+        coasting=(shown.detection < 0).tolist(),
+    )

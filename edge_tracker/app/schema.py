@@ -1,0 +1,523 @@
+"""What a `cam.yaml` may hold: its sections and keys, each with its default, its limits and what it means.
+
+docs/configuration.md is written from here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+
+from edge_tracker.inference.triton import DEADLINE_MS
+from edge_tracker.tracking.edge_settings import MOST, EdgeSettings
+
+VIDEO_SUFFIXES = (".mp4", ".avi")
+DEFAULT_DETECTOR = "yolov3-tiny"
+CAMERA = "{camera}"  # in the path of an output: the camera's name
+
+
+# A name that may stand in a file's name, a topic and a URL as it is.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Topic = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^#+\x00-\x1f\x7f]*$")]
+NAME_RULE = "letters, digits, - and _, at most 64"
+
+# Text without control characters: no key has a use for them, and they would break a line of an error or of a log.
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class _Section(BaseModel):
+    # Strict: the YAML text "30" is not the number 30, and 0.5 is not a whole number. No coercion, no surprises.
+    # No allow_inf_nan: .inf and .nan make no sense for any key.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _key(default: Any, expects: str, *, says: str, holds: str = "", **limits: Any) -> Any:
+    """A key: its default, what values are right (completes "expected ..."), and what it means.
+
+    `holds` is "path" for one of the file system, "model" where that may also be a name, "source" for a source's URI.
+    """
+    return Field(default, description=says, json_schema_extra={"expects": expects, "holds": holds}, **limits)
+
+
+class SourceConfig(_Section):
+    """Where frames come from."""
+
+    uri: Text | int | None = _key(
+        None,
+        "a video file, a folder of images, a pattern such as img1/%06d.jpg, a camera number, csi://0, an rtsp:// or "
+        "http:// URL, or gst:PIPELINE",
+        says="Video file, image folder or pattern (`%06d.jpg`, `*.png`), camera number, `csi://0`, network URL, or "
+        "`gst:` and a GStreamer pipeline.",
+        holds="source",
+    )
+    fps: float | None = _key(
+        None,
+        "frames per second: a number above 0 and at most 1000",
+        gt=0,
+        le=1000,
+        says="Frame rate to assume. Default: the video's own; 10 for images.",
+    )
+    wait: bool = _key(
+        False,
+        "true or false",
+        says="Wait for a camera that is not there at the start, too. Of several cameras each is waited for.",
+    )
+
+
+def _deadline(of: str) -> Any:
+    return _key(
+        DEADLINE_MS,
+        "milliseconds: a whole number from 1 to 60000",
+        ge=1,
+        le=60_000,
+        says=f"Most milliseconds that {of} may wait for the server. Only for `triton://`.",
+    )
+
+
+def _fallback(example: str, what: str) -> Any:
+    return _key(
+        None,
+        f"a name such as {example}, or a path ending in .onnx or .engine",
+        says=f"{what} while the server is away. Only for `triton://`.",
+        holds="model",
+    )
+
+
+class DetectorConfig(_Section):
+    """What finds the objects: a model, or recorded detections."""
+
+    model: Text | None = _key(
+        None,
+        "a name such as yolov3-tiny, a path ending in .onnx or .engine, or triton://HOST:PORT/MODEL",
+        says="Name of an exported model, a model file, or a model on a [Triton server](triton.md). Default "
+        "`yolov3-tiny`.",
+        holds="model",
+    )
+    deadline_ms: int = _deadline("a frame")
+    fallback: Text | None = _fallback("yolov3-tiny", "Local model, of the same classes, that detects")
+    mot: Text | None = _key(
+        None,
+        "a path to a MOTChallenge det.txt",
+        says="MOTChallenge `det.txt` whose detections are replayed instead of running a model.",
+        holds="path",
+    )
+    confidence: float = _key(
+        0.3, "a number from 0 to 1", ge=0, le=1, says="Detections below this confidence are dropped."
+    )
+    nms_iou: float = _key(
+        0.45,
+        "a number above 0 and at most 1",
+        gt=0,
+        le=1,
+        says="Overlap (IoU) above which the weaker of two detections of one class is dropped. 1 keeps all.",
+    )
+    classes: list[Text | int] | None = _key(
+        None,
+        "a list of class names or numbers, such as [person, car]",
+        min_length=1,
+        max_length=10_000,
+        says="Classes to keep, by name or number. Default: all.",
+    )
+    format: Text | None = _key(
+        None,
+        "the name of an output layout, such as yolov5 or yolov8",
+        says="Output layout of the model, where it is not recognised by itself.",
+    )
+    every: int = _key(
+        1,
+        "a whole number from 1 to 1000",
+        ge=1,
+        le=1000,
+        says="Detect in every Nth frame only; between them tracks are predicted.",
+    )
+    hold_fps: float | None = _key(
+        None,
+        "frames per second: a number above 0 and at most 1000, or null",
+        gt=0,
+        le=1000,
+        says="Detect in as many frames as leave time for this frame rate, instead of in every Nth.",
+    )
+
+
+class EmbedderConfig(_Section):
+    """What tells objects apart by their looks."""
+
+    model: Text | None = _key(
+        "mobilenetv2",
+        "a name such as mobilenetv2, a path ending in .onnx or .engine, triton://HOST:PORT/MODEL, or null for no "
+        "appearance",
+        says="Name of an exported model, a model file, a model on a [Triton server](triton.md), or `null`: association "
+        "by motion alone.",
+        holds="model",
+    )
+    deadline_ms: int = _deadline("the crops of a frame")
+    fallback: Text | None = _fallback("mobilenetv2", "Local file of the same network, that embeds")
+    batch: int = _key(
+        16, "a whole number from 1 to 1024", ge=1, le=1024, says="Most crops that go through the model in one call."
+    )
+
+
+class EngineConfig(_Section):
+    """How TensorRT engines are built from the models. `edge_tracker.inference.EngineOptions` has the same names."""
+
+    precision: Literal["fp16", "fp32", "int8"] = _key(
+        "fp16", "one of fp16, fp32, int8", says="Precision of the engines. `int8` needs a `NAME.int8.onnx`."
+    )
+    workspace: int = _key(
+        1024, "MiB: a whole number from 1 to 1000000", ge=1, le=1_000_000, says="Scratch memory a layer may take, MiB."
+    )
+    optimization_level: int = _key(
+        3, "a whole number from 0 to 5", ge=0, le=5, says="0 is quick to build, 5 quick to run."
+    )
+    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = _key(
+        "none",
+        "one of none, same_compute_capability, ampere_plus",
+        says="Which other GPUs may run the engines.",
+    )
+    version_compatible: bool = _key(
+        False, "true or false", says="Whether later TensorRT versions of the same major number may run the engines."
+    )
+    dla_core: int | None = _key(
+        None,
+        "the number of a DLA core, such as 0, or null for none",
+        ge=0,
+        le=15,
+        says="DLA core of a Jetson Orin or Xavier for the layers that it can run.",
+    )
+
+
+def _edge_meanings() -> dict[str, str]:
+    """What `EdgeSettings` says of each of its fields. Several can share a text: `reach, speed: ...`."""
+    text = inspect.cleandoc(EdgeSettings.__doc__ or "").partition("Attributes:")[2]
+    meanings = {}
+    for names, says in re.findall(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", text, re.MULTILINE):
+        sentence = " ".join(says.split()).rstrip(".;")
+        meanings.update(dict.fromkeys(names.split(", "), f"{sentence[:1].upper()}{sentence[1:]}."))
+    return meanings
+
+
+def _edge_section() -> type[_Section]:
+    """A section with the fields of `EdgeSettings`, which is where they are changed."""
+    meanings = _edge_meanings()
+    fields = {
+        name: (
+            float,
+            _key(value, f"a number from 0 to {MOST:.0f}", ge=0, le=MOST, says=meanings.get(name, "")),
+        )
+        for name, value in EdgeSettings()._asdict().items()
+    }
+    made: Any = create_model("EdgeConfig", __base__=_Section, __doc__="What governs `method: edge`.", **fields)  # type: ignore[call-overload]
+    return made
+
+
+EdgeConfig = _edge_section()
+
+
+class TrackerConfig(_Section):
+    """How detections become tracks. The names are `EdgeDeepSort`'s own."""
+
+    method: Literal["edge", "deepsort"] = _key(
+        "edge",
+        "one of edge, deepsort",
+        says="`edge` keeps identities better and embeds only where it matters; `deepsort` is DeepSORT, exactly.",
+    )
+    max_embeddings: int | None = _key(
+        None,
+        "a whole number from 0 to 100000, or null for no limit",
+        ge=0,
+        le=100_000,
+        says="`edge`: most crops to embed in a frame, the most valuable first. `null`: all that matter.",
+    )
+    selective: bool = _key(True, "true or false", says="`edge`: false to embed every detection.")
+    edge: EdgeConfig | None = _key(  # type: ignore[valid-type]
+        None, "a section", says="`edge`: other parameters of the method than its own. Default: none."
+    )
+    max_iou_distance: float = _key(
+        0.7, "a number from 0 to 1", ge=0, le=1, says="Most 1 - IoU at which the IoU stage associates."
+    )
+    max_age: int = _key(
+        30,
+        "a whole number from 1 to 1000000",
+        ge=1,
+        le=1_000_000,
+        says="Frames without a match after which a confirmed track ends.",
+    )
+    n_init: int = _key(
+        3, "a whole number from 1 to 10000", ge=1, le=10_000, says="Matches in a row that confirm a track."
+    )
+    nms_max_overlap: float = _key(
+        1.0,
+        "a number above 0 and at most 1",
+        gt=0,
+        le=1,
+        says="Overlap above which the tracker itself drops a detection. 1: never (the detector has done it).",
+    )
+    max_cosine_distance: float = _key(
+        0.2, "a number from 0 to 2", ge=0, le=2, says="Most cosine distance at which looks are the same."
+    )
+    nn_budget: int | None = _key(
+        100,
+        "a whole number from 1 to 100000, or null for no limit",
+        ge=1,
+        le=100_000,
+        says="Appearance features kept for each track. `null`: no limit, and memory that grows.",
+    )
+    gating_only_position: bool = _key(
+        False, "true or false", says="Gate on the position alone, not on the box's shape."
+    )
+    class_aware: bool = _key(False, "true or false", says="Associate a track only with detections of its own class.")
+
+
+class OutputsConfig(_Section):
+    """Where the results go. A key left out is an output not written."""
+
+    mot: Text | None = _key(None, "a path, such as results/tracks.txt", says="MOTChallenge text file.", holds="path")
+    jsonl: Text | None = _key(
+        None, "a path, such as results/tracks.jsonl", says="JSON lines, one object for each frame.", holds="path"
+    )
+    video: Text | None = _key(
+        None,
+        f"a path ending in {' or '.join(VIDEO_SUFFIXES)}",
+        says="Annotated video: MPEG-4 in `.mp4`, Motion JPEG in `.avi`.",
+        holds="path",
+    )
+    rotate_mib: int | None = _key(
+        None,
+        "MiB: a whole number from 1 to 1000000, or null for no limit",
+        ge=1,
+        le=1_000_000,
+        says="Size at which a file is put aside under the time it was begun at, and a new one begun.",
+    )
+    rotate_daily: bool = _key(False, "true or false", says="Begin new files at midnight, local time.")
+    keep: int = _key(
+        10, "a whole number from 0 to 100000", ge=0, le=100_000, says="Files put aside that are kept, of each output."
+    )
+    coast: int = _key(
+        0,
+        "a whole number from 0 to 100000",
+        ge=0,
+        le=100_000,
+        says="Frames without a detection for which a confirmed track is still reported, where it is predicted to be "
+        "and marked so. 0: not at all.",
+    )
+
+    def paths(self) -> Iterator[tuple[str, Path]]:
+        """Key and path of each output that is to be written."""
+        for name in ("mot", "jsonl", "video"):
+            path = getattr(self, name)
+            if path is not None:
+                yield name, Path(path)
+
+
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class ZoneConfig(_Section):
+    """An area of the picture."""
+
+    polygon: list[Point] = _key(
+        ...,
+        "a list of at least three corners [x, y] in pixels, such as [[0, 0], [200, 0], [200, 100]]",
+        min_length=3,
+        max_length=1000,
+        says="Corners [x, y] in pixels. An object is inside when the middle of its box's lower edge is.",
+    )
+    classes: list[Text] | None = _key(
+        None, "a list of class names, such as [person]", min_length=1, says="Classes that count. Default: all."
+    )
+
+
+class LineConfig(_Section):
+    """A line that objects cross."""
+
+    start: Point = _key(..., "a point [x, y] in pixels", says="One end, [x, y] in pixels.")
+    end: Point = _key(
+        ..., "a point [x, y] in pixels", says="The other end. Looking from start to end, `in` is from left to right."
+    )
+    classes: list[Text] | None = _key(
+        None, "a list of class names, such as [person]", min_length=1, says="Classes that count. Default: all."
+    )
+
+
+class CameraConfig(_Section):
+    """One of several cameras."""
+
+    name: Name = _key(..., NAME_RULE, says="What it is called in topics, file names and metrics.")
+    source: SourceConfig = _key(SourceConfig(), "a section", says="As the top level's.")
+    tracker: TrackerConfig | None = _key(None, "a section", says="Instead of the top level's.")
+    outputs: OutputsConfig | None = _key(None, "a section", says="Instead of the top level's.")
+    zones: dict[Name, ZoneConfig] = _key({}, "a section of named zones", says="As the top level's.")
+    lines: dict[Name, LineConfig] = _key({}, "a section of named lines", says="As the top level's.")
+
+
+class MqttConfig(_Section):
+    """Events and tracks to an MQTT broker."""
+
+    host: Text = _key(..., "the name or address of a broker", says="The broker.")
+    port: int = _key(1883, "a port: a whole number from 1 to 65535", ge=1, le=65535, says="Its port; TLS has 8883.")
+    topic: Topic = _key("edge-tracker", "a topic without # and +", says="What all topics begin with.")
+    client_id: Name | None = _key(
+        None, NAME_RULE, says="Default: `edge-tracker-` and the host's name. Must be each client's own."
+    )
+    username: Text | None = _key(None, "text", says="User name.")
+    password_env: Name | None = _key(
+        None, "the name of an environment variable", says="Environment variable that holds the password."
+    )
+    password_file: Text | None = _key(None, "a path", says="File that holds the password.", holds="path")
+    tls: bool = _key(False, "true or false", says="Encrypt, and check the broker's certificate.")
+    ca: Text | None = _key(None, "a path", says="Certificates to trust. Default: the system's.", holds="path")
+    cert: Text | None = _key(None, "a path", says="This client's certificate.", holds="path")
+    key: Text | None = _key(None, "a path", says="The key of `cert`.", holds="path")
+    qos: int = _key(1, "0, 1 or 2", ge=0, le=2, says="Quality of service of events; tracks go with 0.")
+    style: Literal["native", "frigate"] = _key(
+        "native", "one of native, frigate", says="Shape of the events; `frigate` is what Home Assistant's users know."
+    )
+    tracks_per_second: float = _key(
+        1.0,
+        "a number from 0 to 1000",
+        ge=0,
+        le=1000,
+        says="Frames a second whose tracks are published. 0: none.",
+    )
+    update_every: float = _key(
+        1.0, "seconds: a number from 0.1 to 3600", ge=0.1, le=3600, says="Least seconds between `update`s of an object."
+    )
+    queue: int = _key(
+        1000,
+        "a whole number from 1 to 1000000",
+        ge=1,
+        le=1_000_000,
+        says="Messages kept while the broker is away; beyond them the oldest are lost, and counted.",
+    )
+
+
+class ServerConfig(_Section):
+    """The live page, `/metrics`, `/healthz`, `/readyz` and `/api/tracks`."""
+
+    host: Text = _key(
+        "127.0.0.1", "an address of this machine", says="Address to listen on. Any but loopback needs a token."
+    )
+    port: int = _key(8080, "a port: a whole number from 0 to 65535", ge=0, le=65535, says="0 takes any free one.")
+    token_env: Name | None = _key(
+        None, "the name of an environment variable", says="Environment variable that holds the token."
+    )
+    token_file: Text | None = _key(None, "a path", says="File that holds the token.", holds="path")
+
+
+class StateConfig(_Section):
+    """What outlives a crash or a reboot: identities, tracks, counts. For live sources."""
+
+    folder: Text | None = _key(
+        None, "a folder", says="Where it is kept. Default: the user's folder for state.", holds="path"
+    )
+    every: float = _key(
+        5.0, "seconds: a number from 0 to 3600, 0 for never", ge=0, le=3600, says="Seconds between savings. 0: none."
+    )
+    resume_within: float = _key(
+        60.0,
+        "seconds: a number from 0 to 1000000",
+        ge=0,
+        le=1_000_000,
+        says="Age up to which tracks are taken up again. Of an older state only numbering and counts go on.",
+    )
+
+
+class Config(_Section):
+    """A whole `cam.yaml`."""
+
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = _key(
+        "auto",
+        "one of auto, cpu, cuda, tensorrt",
+        says="Where the models run. `auto`: a GPU if there is one for the model at hand, else the CPU.",
+    )
+    threads: int = _key(
+        0, "a whole number from 0 to 1024", ge=0, le=1024, says="CPU threads for a model. 0: the runtime chooses."
+    )
+    name: Name = _key("camera", NAME_RULE, says="What the camera is called, where there is one.")
+    source: SourceConfig = _key(SourceConfig(), "a section", says="Where frames come from.")
+    cameras: list[CameraConfig] | None = _key(
+        None,
+        "a list of sections with name and source",
+        min_length=1,
+        max_length=1000,
+        says="Several cameras, in the place of `name`, `source`, `zones` and `lines`.",
+    )
+    detector: DetectorConfig = _key(DetectorConfig(), "a section", says="What finds the objects.")
+    embedder: EmbedderConfig = _key(EmbedderConfig(), "a section", says="What tells objects apart by their looks.")
+    engine: EngineConfig = _key(EngineConfig(), "a section", says="How TensorRT engines are built.")
+    tracker: TrackerConfig = _key(TrackerConfig(), "a section", says="How detections become tracks.")
+    outputs: OutputsConfig = _key(OutputsConfig(), "a section", says="Where the results go.")
+    zones: dict[Name, ZoneConfig] = _key({}, "a section of named zones", says="Areas to count in, by name.")
+    lines: dict[Name, LineConfig] = _key({}, "a section of named lines", says="Lines to count at, by name.")
+    mqtt: MqttConfig | None = _key(None, "a section with a host", says="Broker to publish to. Default: none.")
+    server: ServerConfig | None = _key(None, "a section", says="Live page and metrics. Default: none.")
+    state: StateConfig = _key(StateConfig(), "a section", says="What outlives a crash.")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What one camera is to do, whichever way the configuration says it."""
+
+    name: str
+    source: SourceConfig
+    tracker: TrackerConfig
+    outputs: OutputsConfig
+    zones: Mapping[str, ZoneConfig]
+    lines: Mapping[str, LineConfig]
+    key: tuple[str | int, ...]  # where it stands in the configuration
+
+
+def cameras_of(config: Config) -> list[Camera]:
+    """The cameras of a configuration, at least one."""
+    if config.cameras is None:
+        one = config
+        return [Camera(one.name, one.source, one.tracker, _named(one.outputs, one.name), one.zones, one.lines, ())]
+    return [
+        Camera(
+            camera.name,
+            camera.source,
+            camera.tracker or config.tracker,
+            _named(camera.outputs or config.outputs, camera.name),
+            camera.zones,
+            camera.lines,
+            ("cameras", index),
+        )
+        for index, camera in enumerate(config.cameras)
+    ]
+
+
+def _named(outputs: OutputsConfig, camera: str) -> OutputsConfig:
+    return outputs.model_copy(update={key: str(path).replace(CAMERA, camera) for key, path in outputs.paths()})
+
+
+# The tracker's keys that one of its methods knows nothing of.
+FOREIGN_KEYS = {
+    "edge": ("max_iou_distance", "max_age", "n_init", "max_cosine_distance", "nn_budget", "gating_only_position"),
+    "deepsort": ("max_embeddings", "selective", "edge"),
+}
+
+
+def tracker_arguments(config: TrackerConfig) -> tuple[dict[str, Any], list[str]]:
+    """What `EdgeDeepSort` takes of the section, and the keys that were changed but mean nothing to its method."""
+    foreign = FOREIGN_KEYS[config.method]
+    default = TrackerConfig()
+    idle = [name for name in foreign if getattr(config, name) != getattr(default, name)]
+    arguments = {name: value for name, value in config if name not in foreign}
+    if config.method == "edge":
+        edge = arguments.pop("edge")
+        arguments["edge_settings"] = None if edge is None else EdgeSettings(**dict(edge))
+    return arguments, idle
+
+
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The section in a type such as `Section`, `Section | None`, `list[Section]`, `dict[Name, Section]`."""
+    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)

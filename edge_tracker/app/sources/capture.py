@@ -1,0 +1,190 @@
+"""An opened `cv2.VideoCapture`: which of OpenCV's backends opens what, and why it could not be opened."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from functools import cache
+
+import cv2
+import numpy as np
+
+from edge_tracker.app.sources.gstreamer import csi_pipeline, on_jetson, own_pipeline, rtsp_pipeline
+from edge_tracker.app.uri import camera_index, is_path, redact, scheme_of
+from edge_tracker.errors import SourceError
+
+# OpenCV and FFmpeg print what they think of a stream, with its URL, to stderr. What matters of it is in this module's
+# own messages. FFmpeg's part reads its variable at its first use.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # 4.x, 5.x
+    _set_log_level(0)
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_MS = 15_000
+READ_TIMEOUT_MS = 15_000
+# Each thread of FFmpeg's decoder keeps one more frame back. By default there is one for each core.
+LIVE_THREADS = 2
+
+# Streams that the hardware decoder did not take, and FFmpeg did: no use in trying at each reconnect.
+_on_cpu: set[str | int] = set()
+
+
+class Capture:
+    """An opened video file, camera or stream.
+
+    Args:
+        capture: opened.
+        name: what to call it in messages, without credentials.
+        device: it is a camera of this machine.
+
+    Attributes:
+        name: as given.
+        fps: frames per second as declared, or None.
+        frame_count: number of frames of what has an end, or None. It may be wrong.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, name: str, device: bool) -> None:
+        self.name = name
+        self._capture = capture
+        self._ahead: np.ndarray | None = None
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps: float | None = fps if math.isfinite(fps) and 0 < fps <= 240 else None
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        finite = math.isfinite(count) and 0 < count < 1e9 and not device
+        self.frame_count: int | None = int(count) if finite else None
+
+    def read(self) -> np.ndarray | None:
+        """The next frame, (H, W, 3) uint8 BGR, or None at the end or if it cannot be read."""
+        if self._ahead is not None:
+            image, self._ahead = self._ahead, None
+            return image
+        try:
+            ok, image = self._capture.read()
+        except cv2.error:  # raised instead of False by some backends on a broken stream
+            return None
+        return image if ok and image is not None and image.size > 0 else None
+
+    def skip(self, frames: int) -> int:
+        """Leave out so many frames, at the start; returns how many there were."""
+        for skipped in range(frames):
+            try:
+                grabbed = self._capture.grab()
+            except cv2.error:
+                grabbed = False
+            if not grabbed:
+                return skipped
+        return frames
+
+    def gives_frames(self) -> bool:
+        """Whether there is a next frame. `read` will give it."""
+        self._ahead = self.read()
+        return self._ahead is not None
+
+    def position(self) -> float | None:
+        """Seconds of the frame read last, on the stream's own clock; None if it has none."""
+        position: float = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        return position if math.isfinite(position) and position >= 0 else None
+
+    def close(self) -> None:
+        """Let go of the file or the device."""
+        self._capture.release()
+
+
+def source_name(uri: str | int) -> str:
+    """What to call a source in messages: without credentials."""
+    number = camera_index(uri)
+    return redact(uri) if number is None else f"camera {number}"
+
+
+def open_capture(uri: str | int, read_timeout_s: float = READ_TIMEOUT_MS / 1000) -> Capture:
+    """Open a video file, camera or stream.
+
+    Args:
+        uri: an absolute path, a camera's number, or a URI of `uri.SCHEMES`.
+        read_timeout_s: after which a stream that gives nothing counts as ended, where the backend can tell.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    name, scheme, number = source_name(uri), scheme_of(uri), camera_index(uri)
+    device = number is not None or str(uri).startswith("/dev/")
+    read_timeout_ms = round(1000 * read_timeout_s)
+    if scheme in ("csi", "gst"):
+        pipeline = csi_pipeline(str(uri)) if scheme == "csi" else own_pipeline(str(uri))
+        if not _has(cv2.CAP_GSTREAMER):
+            raise SourceError(
+                f"{name}: this OpenCV ({cv2.__version__}) was built without GStreamer, which {scheme}: needs; "
+                "use the system's OpenCV (on a Jetson, JetPack's), not the one from PyPI"
+            )
+        capture = _try(pipeline, cv2.CAP_GSTREAMER, _timeouts(read_timeout_ms))
+        hint = "is the camera connected?" if scheme == "csi" else "try it with gst-launch-1.0"
+        if not capture.isOpened():
+            raise SourceError(f"{name}: GStreamer cannot run it; {hint}")
+        return Capture(capture, name, device=True)
+    tried_hardware = False
+    if scheme in ("rtsp", "rtsps") and uri not in _on_cpu and on_jetson():
+        if _has(cv2.CAP_GSTREAMER):
+            tried_hardware = True
+            hardware = _try(rtsp_pipeline(str(uri)), cv2.CAP_GSTREAMER, _timeouts(read_timeout_ms))
+            # GStreamer finds out what the stream is, and what it cannot decode, after it counts as opened.
+            if hardware.isOpened() and (opened := Capture(hardware, name, device=True)).gives_frames():
+                return opened
+            hardware.release()
+        else:
+            _say_no_hardware()
+    if device and _has(cv2.CAP_V4L2):
+        capture = _try(str(uri) if number is None else number, cv2.CAP_V4L2, [])
+    elif not device and _has(cv2.CAP_FFMPEG):
+        # Named: other backends would take the name of one image for a sequence, and print what they think.
+        threads = [] if is_path(uri) else [cv2.CAP_PROP_N_THREADS, LIVE_THREADS]
+        capture = _try(str(uri), cv2.CAP_FFMPEG, _timeouts(read_timeout_ms) + threads)
+    else:
+        capture = _try(str(uri) if number is None else number, cv2.CAP_ANY, [])
+    if not capture.isOpened():
+        capture.release()
+        raise SourceError(f"{name}: {_why_not_opened(uri, device)}")
+    if tried_hardware:
+        log.warning("%s: the hardware decoder does not take this stream; FFmpeg decodes it on the CPU", name)
+        _on_cpu.add(uri)
+    return Capture(capture, name, device)
+
+
+def _has(backend: int) -> bool:
+    return bool(cv2.videoio_registry.hasBackend(backend))
+
+
+@cache
+def _say_no_hardware() -> None:
+    log.warning(
+        "this OpenCV was built without GStreamer: streams are decoded on the CPU; use JetPack's OpenCV for the "
+        "Jetson's decoder"
+    )
+
+
+def _timeouts(read_ms: int) -> list[int]:
+    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
+
+
+def _try(uri: str | int, backend: int, options: list[int]) -> cv2.VideoCapture:
+    try:
+        return cv2.VideoCapture(uri, backend, options)
+    except cv2.error:
+        return cv2.VideoCapture()
+
+
+def _why_not_opened(uri: str | int, device: bool) -> str:
+    if device:
+        return "cannot be opened; is it plugged in, free, and may this user read it?"
+    if not is_path(uri):
+        why, scheme = "cannot be opened; check the address, the network and the credentials", scheme_of(uri)
+        if scheme in ("rtsp", "rtsps", "http", "https"):  # every FFmpeg has these
+            return why
+        return f"{why}, and whether this OpenCV's FFmpeg has {scheme}"
+    if not os.access(uri, os.R_OK):
+        return "cannot be opened: permission denied"
+    if os.path.getsize(uri) == 0:
+        return "cannot be opened as a video: the file is empty"
+    return "cannot be opened as a video: damaged, or of a kind that this OpenCV does not read"
