@@ -1,4 +1,4 @@
-"""`make bench`: the tracker and the embedder beside their peers, each on one thread."""
+"""`make bench`: the tracker, the embedder and the whole program beside their peers, each on one thread."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"
 
-from benchmarks import embedder, tracking  # noqa: E402
+from benchmarks import embedder, program, tracking  # noqa: E402
 
 tracking.main()
 print()
 embedder.main()
+print()
+program.main()

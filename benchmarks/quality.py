@@ -16,24 +16,20 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.evaluation import Evaluation, MotSequence, find_sequences, score_results
+from edge_tracker.app.evaluation.evaluation import Evaluation, MotSequence, find_sequences, score_results
 from edge_tracker.tracking.edge_settings import EdgeSettings
 
 COPIES = ("forward", "reversed", "half")
 METRICS = ("HOTA", "IDF1", "MOTA", "IDSW")
 JITTER = 0.2
-# What switches a part of the method off, as settings can.
-PARTS = {
-    "all parts": {},
-    "without the camera's noise and memory": {"camera": 0.0, "memory": 2.0},
-    "without evidence": {"evidence": 0.0},
-    "without doubt": {"doubt": 0.0},
-    "without lifetime": {"lifetime": 1e6},
-    "without memory": {"memory": 0.0},
-    "without re-entry": {"reenter_age": 0.0},
-    "without the check of crossings": {"overlap": 1.0},
-    "without the rule of clean crops": {"clean": 1.0},
+# What switches a part of the method off, as settings can. Those of the second table need appearance.
+MOTION_PARTS = {
+    "camera": {"camera": 0.0},
+    "evidence": {"evidence": 0.0},
+    "doubt": {"doubt": 0.0},
+    "memory": {"memory": 0.0},
 }
+LOOKS_PARTS = {"re-entry": {"reenter_age": 0.0}, "crossings": {"overlap": 1.0}, "clean crops": {"clean": 1.0}}
 
 
 class Recording(NamedTuple):
@@ -70,7 +66,7 @@ def record(sequence: MotSequence, looks: str | None) -> Recording:
     found = rows_of(sequence.detections, sequence.length)
     if looks is None:
         return Recording(sequence, [(rows[:, 2:6].copy(), rows[:, 6].copy(), None) for rows in found])
-    from edge_tracker.app.sources import open_source
+    from edge_tracker.app.sources.files import open_source
     from edge_tracker.embedding.embedder import Embedder
 
     source, embedder = open_source(str(sequence.images), sequence.fps), Embedder(looks, device="cpu")
@@ -134,6 +130,20 @@ def jittered(rng: np.random.Generator) -> EdgeSettings:
     return EdgeSettings(*(value * rng.uniform(1 - JITTER, 1 + JITTER) for value in EdgeSettings()))
 
 
+def part_settings(looks: bool) -> dict[str, EdgeSettings]:
+    """The method, the method without each part, the plain method without any, and that with each part alone."""
+    parts: dict[str, dict[str, float]] = MOTION_PARTS | LOOKS_PARTS if looks else MOTION_PARTS
+    default, plain = EdgeSettings(), EdgeSettings()
+    for changes in parts.values():
+        plain = plain._replace(**changes)
+    rows = {"all parts": default}
+    rows |= {f"without {name}": default._replace(**changes) for name, changes in parts.items()}
+    rows["plain, without any"] = plain
+    for name in parts:
+        rows[f"plain with {name}"] = plain._replace(**{key: getattr(default, key) for key in parts[name]})
+    return rows
+
+
 def line(name: str, values: Sequence[float], share: float | None = None) -> None:
     """Print one row of the table."""
     embedded = "" if share is None else f" {100 * share:.1f} %"
@@ -143,6 +153,14 @@ def line(name: str, values: Sequence[float], share: float | None = None) -> None
 def of(scores: Evaluation) -> list[float]:
     """The figures of a row."""
     return [scores.overall[metric] for metric in METRICS]
+
+
+def jitter(recordings: Sequence[Recording], draws: int, name: str, selective: bool = False) -> None:
+    """Print the means over jittered settings, which are the same ones in each call."""
+    rng = np.random.default_rng(0)
+    runs = [evaluate(recordings, selective, method="edge", edge_settings=jittered(rng)) for _ in range(draws)]
+    share = float(np.mean([share for _, share in runs])) if selective else None
+    line(f"{name}, mean of {draws}", np.mean([of(scores) for scores, _ in runs], axis=0).tolist(), share)
 
 
 def main() -> None:
@@ -172,12 +190,11 @@ def main() -> None:
             if options.looks:
                 selective, share = evaluate(copies, selective=True, method="edge")
                 line(f"{kind}: edge, embedding where it matters", of(selective), share)
-            rng = np.random.default_rng(0)
-            drawn = [of(evaluate(copies, method="edge", edge_settings=jittered(rng))[0]) for _ in range(options.draws)]
-            if drawn:
-                line(f"{kind}: edge, mean of {len(drawn)} jittered settings", np.mean(drawn, axis=0).tolist())
-            for name, changes in PARTS.items() if options.parts else ():
-                settings = EdgeSettings()._replace(**changes)
+            if options.draws:
+                jitter(copies, options.draws, f"{kind}: edge")
+                if options.looks:
+                    jitter(copies, options.draws, f"{kind}: edge, embedding where it matters", selective=True)
+            for name, settings in part_settings(bool(options.looks)).items() if options.parts else ():
                 line(f"{kind}: {name}", of(evaluate(copies, method="edge", edge_settings=settings)[0]))
 
 
