@@ -11,18 +11,33 @@ TORCH ?= torch==2.13.0
 RUNTIME ?= cpu
 MODELS ?=
 PRECISION ?=
+TRITON ?=
 VIDEO := data/vtest.avi
 DEFAULT_MODELS := engines/mobilenetv2.onnx engines/yolov3-tiny.onnx
 
-.PHONY: help demo test test-gpu lint bench export clean
+# What some tests need of the system, as Debian and Ubuntu name it: GStreamer with its RTSP server, FFmpeg's programs, an
+# MQTT broker and a browser.
+SYSTEM_TEST_PACKAGES := ffmpeg mosquitto chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-tools \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+
+# NVIDIA's server, for the tests of models on one. Its wheel wants another NumPy than the program may have, and much
+# besides that the server itself does not need.
+TRITON_VENV := .venv-triton
+TRITON_SERVER := nvidia-pytriton==0.7.0
+
+.PHONY: help demo test system-test-packages triton-test-server test-sizes test-gpu lint bench export clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo                     track people in a real video: sets up, exports the default models, runs"
 	@echo "make test                     set up and run the tests"
+	@echo "make system-test-packages     as root, with apt-get: programs that some tests need, and skip without"
+	@echo "make triton-test-server       NVIDIA's Triton server, which some tests ask, and skip without"
 	@echo "make export                   export the default models to engines/"
 	@echo "make export MODELS='mobilenetv2 osnet_ain_x1_0 clip_ViT-B/32'"
-	@echo "make bench                    time the tracker and the embedder beside their peers"
+	@echo "make export TRITON=DIR        also put them into a model repository for a Triton server"
+	@echo "make bench                    time the tracker, the embedder and the whole program beside their peers"
+	@echo "make test-sizes               the same tests on the other sizes of the networks that can be exported"
 	@echo "make test-gpu                 the tests that need an NVIDIA GPU"
 	@echo "make lint                     ruff and mypy"
 	@echo "make clean                    remove results and caches (not engines/ and data/)"
@@ -70,11 +85,36 @@ demo: $(VENV)/.installed $(DEFAULT_MODELS) $(VIDEO)
 	@$(BIN)/edge-tracker --config configs/demo.yaml
 
 export: $(VENV)/.installed
-	@$(BIN)/python -m export $(MODELS) $(if $(PRECISION),--precision $(PRECISION))
+	@$(BIN)/python -m export $(MODELS) $(if $(PRECISION),--precision $(PRECISION)) \
+		$(if $(TRITON),--triton $(TRITON))
 
 test: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(BIN)/python -m pytest -m "not gpu and not sizes"
+
+# Quiet where it cannot be done: the tests that need these skip, and say so.
+system-test-packages:
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0; \
+	[ "$$(dpkg-query -Wf '$${db:Status-Abbrev}\n' $(SYSTEM_TEST_PACKAGES) 2>/dev/null | grep -c '^ii')" = \
+		$(words $(SYSTEM_TEST_PACKAGES)) ] && exit 0; \
+	echo "installing programs that some tests need"; \
+	{ apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes \
+		--no-install-recommends $(SYSTEM_TEST_PACKAGES); } >/dev/null 2>&1 || \
+		echo "they cannot be had here: the tests that need them skip"
+
+test-sizes: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -m "sizes and not gpu"
+
+$(TRITON_VENV)/.installed: | $(BIN)/python
+	@echo "installing NVIDIA's Triton server, which some tests ask"
+	@{ $(PYTHON) -m venv --clear $(TRITON_VENV) && \
+		$(TRITON_VENV)/bin/python -m pip install --quiet "numpy<2" onnxruntime && \
+		$(TRITON_VENV)/bin/python -m pip install --quiet --no-deps "$(TRITON_SERVER)" && touch $@; } >/dev/null 2>&1 || \
+		echo "it cannot be had here: the tests that need it skip"
+
+# Quiet where it cannot be done, as above.
+triton-test-server: $(TRITON_VENV)/.installed
+	@:
 
 test-gpu: $(VENV)/.installed-test $(DEFAULT_MODELS)
 	@$(BIN)/python -m pytest -m gpu
@@ -82,7 +122,7 @@ test-gpu: $(VENV)/.installed-test $(DEFAULT_MODELS)
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-bench: $(VENV)/.installed-test $(DEFAULT_MODELS)
+bench: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
 	@$(PIP) --editable ".[bench]"
 	@$(BIN)/python -m benchmarks
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tests that load ONNX Runtime by themselves report no more to its makers than edge-tracker does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before():
+    """The command line, called within a test, sets up the log for a stream that is gone after it."""
+    root, package = logging.getLogger(), logging.getLogger("edge_tracker")
+    handlers, levels = root.handlers[:], (root.level, package.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    package.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")
