@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -19,7 +20,8 @@ class Signals:
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self._hangup = False
-        self._came = threading.Event()
+        # An Event's lock would be held for ever if a signal came while `wait` has it; this queue has none to take.
+        self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def note(self, number: int) -> None:
         """A signal came."""
@@ -27,12 +29,12 @@ class Signals:
             self._hangup = True
         else:
             self.stop = signal.Signals(number)
-        self._came.set()
+        self._came.put(number)
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until a signal comes."""
-        if self._came.wait(seconds):
-            self._came.clear()
+        with suppress(queue.Empty):
+            self._came.get(timeout=seconds)
 
     def take_hangup(self) -> bool:
         """Whether SIGHUP came since this was asked last."""
