@@ -261,7 +261,7 @@ class Pipeline:
                 camera.start(max_frames)
             summary.stats.ready = True
             try:
-                while any(camera.running for camera in cameras):
+                while any(camera.running or camera.writer.busy for camera in cameras):
                     signalled.wait(LOOK_S)
                     summary.seconds = time.perf_counter() - start
                     show(*self._standing(total))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import yaml
 
 from edge_tracker.app.camera import Cadence
 from edge_tracker.app.config import load_config
+from edge_tracker.app.outputs.sinks import JsonlSink
 from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.pipeline import Pipeline
 from edge_tracker.app.results import FrameTracks
@@ -30,7 +32,7 @@ from edge_tracker.app.supervision import needs_restart
 from edge_tracker.detection.detections import Detections
 from edge_tracker.errors import OutputError, SourceError
 from tests.app.street import MjpegCamera
-from tests.waiting import wait_for, wait_for_program
+from tests.waiting import COMPILING_S, wait_for, wait_for_program
 
 FRAMES = 30
 
@@ -208,6 +210,22 @@ def test_a_slow_output_of_a_live_source_loses_frames_and_holds_nothing_up(tmp_pa
     assert stats.lost["queue"] >= 100 - 10
 
 
+def test_a_change_does_not_wait_for_the_outputs_of_a_live_source_that_hang(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("edge_tracker.app.outputs.writer.CHANGE_S", 0.1)
+    outputs = Outputs(tmp_path / "t")
+    writer = Writer(outputs.openers(), live=True, stats=CameraStats("a"))
+    outputs.gate.clear()
+    writer.start()
+    writer.write(*frame_tracks(0))
+    wait_for(lambda: writer._queue.qsize() == 0, "the first is in hand")
+    for index in range(1, 100):
+        writer.write(*frame_tracks(index))
+    writer.reopen(outputs.openers())  # would wait for ever if it waited
+    assert "a: the outputs hang, and stay as they were" in caplog.text
+    outputs.gate.set()
+    writer.finish(60)
+
+
 def test_a_full_disk_costs_a_live_source_frames_and_is_told_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("edge_tracker.app.outputs.writer.TRY_AGAIN_S", 0.0)
     caplog.set_level(logging.INFO)
@@ -243,7 +261,30 @@ def test_a_file_waits_for_its_outputs_and_ends_with_their_error(tmp_path):
         write_on()
     with pytest.raises(OutputError, match="disk full"):
         writer.finish(60)
-    assert outputs.written[:42] == list(range(42)), "nothing was left out before it failed"
+    assert outputs.written[:41] == list(range(41)), "nothing was left out before it failed"
+
+
+def test_a_file_whose_outputs_hang_at_the_end_is_not_complete(tmp_path):
+    outputs = Outputs(tmp_path / "t")
+    writer = Writer(outputs.openers(), live=False, stats=CameraStats("a"))
+    outputs.gate.clear()
+    writer.start()
+    for index in range(4):
+        writer.write(*frame_tracks(index))
+    wait_for(lambda: writer._queue.qsize() == 3)
+    with pytest.raises(OutputError, match="a: the outputs are too slow; 4 frames are lost"):
+        writer.finish(0.1)
+    outputs.gate.set()
+
+
+def test_a_run_of_a_file_waits_for_slow_outputs(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_tracker.app.pipeline.DRAIN_S", 0.0)
+    write = JsonlSink.write
+    monkeypatch.setattr(JsonlSink, "write", lambda *arguments: time.sleep(0.3) or write(*arguments))
+    path, _ = long_run(tmp_path, 12)
+    with Pipeline(load_config(path)) as pipeline:
+        pipeline.run()
+    assert [record["frame"] for record in records(tmp_path / "first.jsonl")] == list(range(1, 13))
 
 
 def test_outputs_are_changed_in_mid_run(tmp_path):
@@ -315,7 +356,7 @@ def test_what_needs_a_restart(tmp_path):
     assert sorted(needs_restart(before, moved)) == ["camera a: source", "camera b", "camera c"]
 
 
-def long_run(tmp_path, frames=60_000):
+def long_run(tmp_path, frames=600_000):
     """A run by replayed detections that takes long enough to do something meanwhile."""
     rows = [f"{f},-1,{100 + 50 * np.sin(f / 40):.1f},50,40,90,0.95" for f in range(1, frames + 1)]
     (tmp_path / "det.txt").write_text("\n".join(rows) + "\n")
@@ -338,6 +379,8 @@ def test_a_changed_configuration_is_taken_up_if_it_is_valid(tmp_path):
             [sys.executable, "-m", "edge_tracker", "--config", str(path), "--log-format", "json"],
             stderr=stderr,
             stdout=subprocess.DEVNULL,
+            # It heeds the signal, however the tests are run.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
     try:
         first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
@@ -374,7 +417,7 @@ def test_a_files_last_objects_end_with_it(tmp_path):
 
 
 def test_duration_ends_a_run(tmp_path):
-    path, _ = long_run(tmp_path, 600_000)
+    path, _ = long_run(tmp_path)
     with Pipeline(load_config(path)) as pipeline:
         pipeline.run(duration=0.5)
     assert 0 < pipeline.summary.frames < 600_000
@@ -385,18 +428,26 @@ def test_systemd_is_told(tmp_path, monkeypatch):
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address)
-        listener.settimeout(30)
+        listener.settimeout(COMPILING_S)
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         monkeypatch.setenv("WATCHDOG_USEC", "100000")
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
-        path, _ = long_run(tmp_path, 600_000)
-        with Pipeline(load_config(path)) as pipeline:
-            pipeline.run(duration=0.6)
+        path, _ = long_run(tmp_path)
         heard = []
-        while not heard or heard[-1] != b"STOPPING=1":
-            heard.append(listener.recv(100))
+
+        def listen():
+            while not heard or heard[-1] != b"STOPPING=1":
+                heard.append(listener.recv(100))
+                if heard.count(b"WATCHDOG=1") == 3:
+                    pipeline.cameras[0].stop()
+
+        with Pipeline(load_config(path)) as pipeline:
+            thread = threading.Thread(target=listen)
+            thread.start()
+            pipeline.run()
+            thread.join()
     assert heard[0] == b"READY=1"
-    assert heard.count(b"WATCHDOG=1") >= 2
+    assert set(heard[1:-1]) == {b"WATCHDOG=1"}
 
 
 @pytest.mark.slow
@@ -413,7 +464,7 @@ def test_a_replaced_model_is_told_and_the_run_goes_on(engines, clips, tmp_path, 
     with Pipeline(load_config(path)) as pipeline:
         other = tmp_path / "other"
         other.write_bytes(b"rubbish")
-        threading.Timer(0.3, lambda: other.replace(model)).start()
+        pipeline._audience.append(lambda camera, frame, tracks: frame.index == 5 and other.replace(model))
         pipeline.run()
     assert pipeline.summary.frames == FRAMES
     assert pipeline.summary.stats.models_changed == 1
@@ -424,7 +475,10 @@ def test_a_replaced_model_is_told_and_the_run_goes_on(engines, clips, tmp_path, 
 def test_a_recorded_run_is_reproduced(engines, clips, tmp_path):
     def edge_tracker(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "edge_tracker", *map(str, arguments)], capture_output=True, text=True, timeout=600
+            [sys.executable, "-m", "edge_tracker", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=COMPILING_S,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

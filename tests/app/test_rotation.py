@@ -68,7 +68,7 @@ def test_a_torn_line_goes(tmp_path, content, left):
 def test_a_cameras_earlier_results_are_put_aside_without_their_torn_line(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"frame":1}\n{"fra')
-    sink = JsonlSink(path, Rotation(put_aside=True))
+    sink = JsonlSink(path, Rotation(live=True))
     sink.write(Frame(2, 0.1, None), tracks())
     sink.close()
     (old,) = set_aside(path)
@@ -113,7 +113,7 @@ def test_text_rotates_when_the_day_changes_and_when_the_clock_is_set_back(tmp_pa
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_file_that_is_removed_is_begun_anew(tmp_path, looks_each_time, caplog, what):
     path = tmp_path / "out" / "t.jsonl"
-    sink = JsonlSink(path)
+    sink = JsonlSink(path, Rotation(live=True))
     sink.write(Frame(1, 0.1, None), tracks())
     shutil.rmtree(path.parent) if what == "folder" else path.unlink()
     sink.write(Frame(2, 0.2, None), tracks())
@@ -121,6 +121,18 @@ def test_a_file_that_is_removed_is_begun_anew(tmp_path, looks_each_time, caplog,
     sink.close()
     assert frames_in(path) == [3]
     assert "was removed" in caplog.text
+
+
+def test_a_file_that_is_removed_is_not_complete_any_more(tmp_path, looks_each_time):
+    """Where the source has an end: results of a part would pass for those of the whole."""
+    path = tmp_path / "out" / "t.jsonl"
+    sink = JsonlSink(path)
+    sink.write(Frame(1, 0.1, None), tracks())
+    shutil.rmtree(path.parent)
+    with pytest.raises(OutputError, match=r"t\.jsonl: was removed while it was written"):
+        sink.write(Frame(2, 0.2, None), tracks())
+    sink.close()
+    assert not path.parent.exists()
 
 
 def test_video_rotates_and_every_part_plays(tmp_path, looks_each_time):

@@ -289,8 +289,8 @@ class MqttPublisher:
         with self._lock:
             online = _Message(self._available, b"online", 1, retain=True, newest=True)
             self._newest = {self._available: online, **self._retained, **self._newest}
-            self._stats.mqtt_connected = True
             self._count()
+            self._stats.mqtt_connected = True
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         with self._lock:

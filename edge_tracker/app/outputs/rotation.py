@@ -24,13 +24,14 @@ class Rotation:
         mib: size that it may reach; None for any.
         daily: also when the local date has changed.
         keep: files put aside that stay.
-        put_aside: whether a file that is there at the start is put aside, not written over.
+        live: whether the source has no end. A file that is there at the start is then put aside, not written over, and
+            one that is removed is begun anew.
     """
 
     mib: int | None = None
     daily: bool = False
     keep: int = 10
-    put_aside: bool = False
+    live: bool = False
 
     def due(self, size: int, begun: date) -> bool:
         """Whether a file of so many bytes, begun on a day, is to be put aside."""

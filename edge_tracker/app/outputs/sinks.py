@@ -1,6 +1,6 @@
 """Where results go: MOTChallenge text, JSON lines, annotated video. The formats are described in docs/results.md.
 
-Text is written a whole frame at a time and at once, so that whatever stops the process, every line is whole.
+Text is written a whole frame at a time and at once, so that whatever stops the process, at most the last line is torn.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _TextSink:
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._rotation.put_aside and self.path.is_file() and self.path.stat().st_size:
+            if self._rotation.live and self.path.is_file() and self.path.stat().st_size:
                 drop_torn_line(self.path)
                 put_aside(self.path, self._rotation.keep)
             self._file = self.path.open("wb", buffering=0)
@@ -119,6 +119,8 @@ class _TextSink:
         try:
             os.fsync(self._file.fileno())
             there = os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+            if not there and not self._rotation.live:
+                raise OutputError(f"{self.path}: was removed while it was written")
             if not there:
                 log.warning("%s: was removed; a new one is begun", self.path)
             elif not self._rotation.due(self._size, self._begun):
@@ -160,13 +162,9 @@ class MotSink(_TextSink):
 class JsonlSink(_TextSink):
     """JSON lines: an object for each frame, with or without tracks in it; for a live source with the time of day."""
 
-    def __init__(self, path: Path, rotation: Rotation | None = None, live: bool = False) -> None:
-        super().__init__(path, rotation)
-        self._live = live
-
     def write(self, frame: Frame, tracks: FrameTracks) -> None:
         record: dict[str, Any] = {"schema": JSONL_SCHEMA, "frame": frame.index, "time": round(frame.time, 3)}
-        if self._live:
+        if self._rotation.live:
             record["wall"] = round(frame.wall, 3)
         if tracks.predicted:
             record["predicted"] = True
@@ -218,7 +216,7 @@ class VideoSink:
         self._size = (width + width % 2, height + height % 2)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self._rotation.put_aside and self.path.is_file() and self.path.stat().st_size:
+            if self._rotation.live and self.path.is_file() and self.path.stat().st_size:
                 put_aside(self.path, self._rotation.keep)
             self.path.open("wb").close()  # for the reason, which OpenCV does not give
         except OSError as error:

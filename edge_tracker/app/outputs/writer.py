@@ -27,16 +27,17 @@ log = logging.getLogger(__name__)
 
 QUEUE = 8  # frames; each is held with its picture
 TRY_AGAIN_S = 5.0
+CHANGE_S = 2.0  # that outputs of a live source may take to be ready for a change
 
 Opener = Callable[[], Sink]
 
 
 def openers_of(outputs: OutputsConfig, fps: float | None, live: bool) -> dict[str, Opener]:
     """How each output of a configuration is opened, by its key."""
-    rotation = Rotation(outputs.rotate_mib, outputs.rotate_daily, outputs.keep, put_aside=live)
+    rotation = Rotation(outputs.rotate_mib, outputs.rotate_daily, outputs.keep, live)
     openers: dict[str, Callable[[Path], Sink]] = {
         "mot": lambda path: MotSink(path, rotation),
-        "jsonl": lambda path: JsonlSink(path, rotation, live),
+        "jsonl": lambda path: JsonlSink(path, rotation),
         "video": lambda path: VideoSink(path, fps, rotation),
     }
     return {key: _bound(openers[key], path) for key, path in outputs.paths()}
@@ -116,6 +117,11 @@ class Writer:
         """Where the results are."""
         return [output.path for output in self._outputs]
 
+    @property
+    def busy(self) -> bool:
+        """Whether results of a file, all of which are written, still wait for it."""
+        return not self._live and self._thread.is_alive() and not self._queue.empty()
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()
@@ -143,7 +149,13 @@ class Writer:
 
     def reopen(self, openers: dict[str, Opener]) -> None:
         """Go over to other outputs after what was handed over so far; nothing if the outputs have failed."""
-        put_while(self._thread.is_alive, self._queue, openers)
+        if not self._live:
+            put_while(self._thread.is_alive, self._queue, openers)
+            return
+        try:
+            self._queue.put(openers, timeout=CHANGE_S)
+        except queue.Full:
+            log.error("%s: the outputs hang, and stay as they were; restart to change them", self._stats.name)
 
     def finish(self, timeout: float) -> None:
         """Write what was handed over, within so many seconds, and close the outputs.
@@ -156,7 +168,10 @@ class Writer:
                 self._queue.put(None, timeout=timeout)
             self._thread.join(timeout)
             if self._thread.is_alive():
-                log.error("%s: the outputs are too slow; %d frames are lost", self._stats.name, self._queue.qsize())
+                slow = f"{self._stats.name}: the outputs are too slow; {self._queue.qsize()} frames are lost"
+                if not self._live:
+                    raise OutputError(slow)
+                log.error("%s", slow)
                 return
         else:
             self._close()
