@@ -5,8 +5,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+def umask() -> int:
+    """What the process withholds of new files' permissions.
+
+    Read where it can be, for it can otherwise only be set and set back, to which files of other threads fall.
+    """
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 @contextmanager
@@ -31,10 +44,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are for everyone the umask allows.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
+        partial.chmod(0o666 & ~umask())  # mkstemp makes private files; results are for everyone the umask allows
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

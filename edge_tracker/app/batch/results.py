@@ -23,7 +23,7 @@ from edge_tracker import __version__
 from edge_tracker.app.batch.inputs import Video, printable
 from edge_tracker.app.saved import Saved, parse_saved
 from edge_tracker.errors import OutputError
-from edge_tracker.files import atomic_path
+from edge_tracker.files import atomic_path, umask
 
 log = logging.getLogger(__name__)
 
@@ -233,10 +233,7 @@ class Results:
             for name in os.listdir(work):
                 _sync(work / name)
             _sync(work)
-            # mkdtemp makes private folders; results are for everyone the umask allows.
-            umask = os.umask(0)
-            os.umask(umask)
-            work.chmod(0o777 & ~umask)
+            work.chmod(0o777 & ~umask())  # mkdtemp makes private folders; results are for everyone the umask allows
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
                 place.rename(self.new_work() / "old")
