@@ -105,6 +105,7 @@ def import_ray(own: bool) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # What it thinks of a worker that dies would stand between our own lines, on the standard output.
     os.environ |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "300")  # a busy machine may be slow to start it
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # `device` says whether a GPU is used
     if own:
         # All that Ray starts listens on the loopback interface alone, by the switch that its other platforms have on;

@@ -28,6 +28,7 @@ from edge_tracker.app.models import Models, open_models
 from edge_tracker.app.pipeline import Pipeline
 from edge_tracker.app.schema import Config
 from edge_tracker.app.sources.files import open_source
+from edge_tracker.app.tracker import compile_ahead
 from edge_tracker.errors import ConfigError, EdgeTrackerError, OutputError, ServerError, SourceError
 
 MOST_NOTED = 20  # warnings of one video
@@ -108,6 +109,7 @@ class BatchWorker:
             give_back_large_blocks()
             cv2.setNumThreads(self._threads)
             self._models = open_models(self._config)
+            compile_ahead(self._config.tracker.method)  # on another machine than the batch's own
             return Opened(os.getpid(), host)
         return Failed(f"worker on {host}: {answer[0].reason}", answer[0].trace)
 
