@@ -282,8 +282,8 @@ class CameraRun:
         while not self._stop.is_set():
             start = time.perf_counter()
             frame = source.poll(WAKE_S)
-            stats.connected, stats.problem = source.connected, source.problem
             stats.dropped, stats.reconnects = source.dropped, source.reconnects
+            stats.connected, stats.problem = source.connected, source.problem
             if frame is not None:
                 stats.stages["read"].observe(time.perf_counter() - start)
                 yield frame

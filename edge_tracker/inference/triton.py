@@ -427,7 +427,7 @@ class TritonModel:
             with self._lock:
                 if not self._answers:
                     raise ServerError(f"{self.name}: {self.status.problem}")
-                self.status.up, self.status.problem, self._since = True, None, time.monotonic()
+                self.status.problem, self._since, self.status.up = None, time.monotonic(), True
         finally:
             if client is not None:
                 client.close()
