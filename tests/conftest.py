@@ -7,10 +7,19 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests that load ONNX Runtime by themselves report no more to its makers than edge-tracker does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# The same examples in every run, however long the machine takes for them. Fixtures may serve several.
+settings.register_profile(
+    "edge-tracker",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("edge-tracker")
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import COMPILING_S
+
 if TYPE_CHECKING:
     from benchmarks.scaling import Outcome
 
@@ -22,7 +24,7 @@ def test_program(engines: Path, demo_video: Path) -> None:
     from benchmarks.program import OURS
 
     command = [sys.executable, "-m", "benchmarks.program", "--passes", "1", "--frames", "40"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=COMPILING_S)
     assert done.returncode == 0, done.stderr
     assert "on 40 frames" in done.stdout
     rows = {}

@@ -12,6 +12,7 @@ import pytest
 
 import edge_tracker
 from edge_tracker.tracking.jit import _drop_stale
+from tests.waiting import COMPILING_S
 
 PACKAGE = Path(edge_tracker.__file__).parent
 
@@ -41,7 +42,7 @@ def run(code: str, *, cwd: Path | None = None, **environment: str) -> subprocess
         capture_output=True,
         text=True,
         check=True,
-        timeout=600,
+        timeout=2 * COMPILING_S,
     )
 
 
@@ -53,22 +54,17 @@ def copied(tmp_path: Path) -> Path:
 
 
 FIRST_UPDATE = """
-import time
 import numpy as np
 from edge_tracker import EdgeDeepSort
 tracker = EdgeDeepSort(embedder=None)
 tracker.update(np.zeros((0, 4)))
 tracker.update_tracks([([0, 0, 30, 60], 0.9, "cat")], embeds=[[1.0, 2.0]])
-print(time.process_time())
 """
 
 
 def test_with_a_warm_cache_nothing_is_compiled() -> None:
     run(FIRST_UPDATE)  # now the cache is warm
-    seconds, compiled = run(f"{FIRST_UPDATE}\n{DISPATCHERS}\nprint(compiled())").stdout.splitlines()
-    assert compiled == "{}"
-    # Less than 1 s on a desktop's CPU; compiling takes 20 times as long.
-    assert float(seconds) < 4
+    assert run(f"{FIRST_UPDATE}\n{DISPATCHERS}\nprint(compiled())").stdout == "{}\n"
 
 
 EVERYTHING = """

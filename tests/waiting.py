@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
 
 # How long something takes is not what is tested.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 COMPILING_S = 900.0  # for a program that compiles the tracker first, on a busy machine
 
 
@@ -27,8 +29,22 @@ def wait_for(condition: Callable[[], T], what: str | Callable[[], str] = "", sec
 wait_for_program = partial(wait_for, seconds=COMPILING_S)
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens at, each another.
+
+    They lie below those that the kernel gives to outgoing connections: one of these could take a port, also while its
+    server is away, and one that looks for this server would reach itself.
+    """
+    with ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            port, listener = random.randrange(15_000, 32_000), held.enter_context(socket.socket())
+            with suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
+
+
 def free_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """One such port."""
+    return free_ports(1)[0]

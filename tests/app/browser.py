@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-WAIT_S = 60.0
+WAIT_S = 300.0
 LAUNCH = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -59,10 +60,10 @@ def test_identities_go_on_after_the_process_was_killed(engines, demo_video, tmp_
         "source": {"uri": camera.uri, "fps": 10.0},
         "detector": {"model": str(engines / "yolov3-tiny.onnx"), "classes": ["person"]},
         "embedder": {"model": str(engines / "mobilenetv2.onnx")},
-        "tracker": {"method": "deepsort", "max_age": 300},
+        "tracker": {"method": "deepsort", "max_age": 9000},
         "zones": {"all": {"polygon": [[-50, -50], [900, -50], [900, 700], [-50, 700]]}},
         "outputs": {"jsonl": str(out)},
-        "state": {"folder": str(tmp_path / "state"), "every": 0.2, "resume_within": 300.0},
+        "state": {"folder": str(tmp_path / "state"), "every": 0.2, "resume_within": 900.0},
     }
     path.write_text(yaml.safe_dump(config))
     try:
@@ -74,7 +75,8 @@ def test_identities_go_on_after_the_process_was_killed(engines, demo_video, tmp_
             process.send_signal(signal.SIGKILL)
             process.wait()
         first = records(out)
-        next_id = load(state).meta["next_id"]
+        meta = load(state).meta
+        next_id = meta["next_id"]
         with program(path, log) as process:
             wait_for(lambda: (lines := whole_lines(out)) and ids(lines) and lines[0]["frame"] > 1, log.read_text)
             wait_for(lambda: len(whole_lines(out)) > 15, log.read_text)
@@ -85,7 +87,7 @@ def test_identities_go_on_after_the_process_was_killed(engines, demo_video, tmp_
     (old,) = [file for file in out.parent.iterdir() if file != out]
     assert records(old) == first, "what the killed process had written is still there"
     second = records(out)
-    assert second[0]["frame"] > first[-1]["frame"] - 30, "the count of frames goes on from the last state"
+    assert second[0]["frame"] == meta["frames"] + 1, "the count of frames goes on from the last state"
     before, after = ids(first), ids(second)
     assert before & after, f"someone who is still there kept the number: {before}, {after}"
     # Smaller ones are of candidates that the state holds; those from there on may have been given before the end.
@@ -146,22 +148,26 @@ def test_a_camera_that_goes_and_comes_beside_one_that_stays(engines, rtsp, demo_
         "state": {"folder": str(tmp_path / "state"), "every": 1.0},
     }
     path.write_text(yaml.safe_dump(config))
+
+    def answered(status, page):
+        """The text of a page if it is answered so; "" otherwise."""
+        got, text = get(port, page)
+        return text if got == status else ""
+
     try:
         with program(path, log, "--log-format", "json") as process:
-            wait_for(lambda: get(port, "/readyz")[0] == 200, log.read_text)
+            wait_for(lambda: answered(200, "/readyz"), log.read_text)
             wait_for(lambda: len(whole_lines(tmp_path / "out/ball.jsonl")) > 3, log.read_text)
             rtsp.kill()
-            wait_for(lambda: get(port, "/readyz")[0] == 503, "the camera's absence shows")
-            said = get(port, "/readyz")[1]
-            assert "ball" in said
+            said = wait_for(lambda: "ball" in (text := answered(503, "/readyz")) and text, "the camera's absence shows")
             assert "hunter2" not in said
             count = len(whole_lines(tmp_path / "out/street.jsonl"))
             wait_for(lambda: len(whole_lines(tmp_path / "out/street.jsonl")) > count + 5, "the other camera goes on")
-            assert get(port, "/healthz")[0] == 200
+            wait_for(lambda: answered(200, "/healthz"), "one camera's absence is no illness")
             rtsp.start(320, 240, 10, "viewer", "hunter2")
-            wait_for(lambda: get(port, "/readyz")[0] == 200, "the camera is back")
-            text = get(port, "/metrics")[1]
-            assert metric(text, "edge_tracker_reconnects_total") == 1
+            wait_for(lambda: answered(200, "/readyz"), "the camera is back")
+            text = wait_for(lambda: answered(200, "/metrics"), "the figures")
+            assert metric(text, 'edge_tracker_reconnects_total{camera="ball"}') >= 1
             assert metric(text, "edge_tracker_frames_total") > 10
             process.send_signal(signal.SIGTERM)
             assert process.wait(COMPILING_S) == 0, log.read_text()
@@ -173,7 +179,7 @@ def test_a_camera_that_goes_and_comes_beside_one_that_stays(engines, rtsp, demo_
     assert min(steps) >= 0
     assert max(steps) > 1.0, "the time without the camera has passed in its stream, too"
     assert [line["frame"] for line in lines] == list(range(1, len(lines) + 1))
-    assert "reconnects: 1" in summary
+    assert re.search(r"reconnects: [1-9]", summary)
     for told in (log.read_text(), summary, *(file.read_text() for file in (tmp_path / "out").iterdir())):
         assert "hunter2" not in told
     assert all(json.loads(line)["level"] for line in log.read_text().splitlines())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort
@@ -379,7 +379,7 @@ documents = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(data=st.dictionaries(keys, documents, max_size=5))
 def test_any_document_is_taken_or_refused_in_single_lines(write, data):
     path = write(yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass"))
@@ -387,7 +387,7 @@ def test_any_document_is_taken_or_refused_in_single_lines(write, data):
         assert line.startswith(str(path))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(raw=st.binary(max_size=60) | st.text(alphabet="ab:-[]{}&*!'\"|>\n \t#?%@,0", max_size=40))
 def test_any_bytes_are_taken_or_refused(write, raw):
     path = write(raw)
@@ -395,7 +395,7 @@ def test_any_bytes_are_taken_or_refused(write, raw):
         assert line.startswith(str(path))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(text=st.text(max_size=30) | st.builds("{}.{}={}".format, keys, keys, st.text(max_size=10)))
 def test_any_override_is_taken_or_refused(write, text):
     path = write(MINIMAL)

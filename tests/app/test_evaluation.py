@@ -17,13 +17,14 @@ from edge_tracker.errors import SourceError
 from tests.scoring import iou
 from tests.tracking.oracle import make_oracle
 from tests.tracking.scenes import crowd
+from tests.waiting import COMPILING_S
 
 pytest.importorskip("trackeval")
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge_tracker", "eval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=COMPILING_S)
 
 
 def write_rows(path: Path, rows: list[tuple[float, ...]]) -> None:

@@ -7,7 +7,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
@@ -27,7 +27,7 @@ from edge_tracker.errors import EdgeTrackerError
 from tests.detection.exports import EXPORTS
 from tests.waiting import free_port
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=60)
 
 
 def refused_in_one_line(action, *arguments, **keywords):

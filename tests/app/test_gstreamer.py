@@ -15,6 +15,7 @@ from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.gstreamer import csi_pipeline, own_pipeline, rtsp_pipeline
 from edge_tracker.errors import SourceError
 from tests.app.programs import SYSTEM_PYTHON, needs_gstreamer
+from tests.waiting import COMPILING_S
 
 TO_BGR = "videoconvert ! video/x-raw, format=(string)BGR"
 FROM_GPU = f"nvvidconv ! video/x-raw, format=(string)BGRx ! {TO_BGR}"
@@ -155,7 +156,7 @@ def test_gstreamer_finds_no_elements_in_a_uri(uri):
 def launched(pipeline):
     """What gst-launch-1.0 says after playing it to its end, with nobody to take the last frame from the appsink."""
     arguments = without_jetson(pipeline).replace(NEWEST, f"{NEWEST} wait-on-eos=false").split()
-    done = subprocess.run(["gst-launch-1.0", *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["gst-launch-1.0", *arguments], capture_output=True, text=True, timeout=COMPILING_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

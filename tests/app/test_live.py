@@ -14,7 +14,7 @@ from edge_tracker.app.sources.live import Backoff, LiveSource, StreamClock
 from edge_tracker.errors import SourceError
 from tests.waiting import wait_for
 
-LONG = 20.0  # seconds that no test waits unless something is wrong
+LONG = 300.0  # seconds that no test waits unless something is wrong
 
 
 class Script:
@@ -110,9 +110,9 @@ def test_a_lost_stream_comes_back_and_time_has_gone_on(script, caplog):
     before = source.poll(LONG)
     script.absent = True
     script.end()
-    wait_for(lambda: not source.connected)
-    assert "stopped giving frames after 1" in source.problem
-    wait_for(lambda: "hunter2" not in source.problem and "cannot be opened" in source.problem)
+    wait_for(lambda: "cannot be opened" in (source.problem or ""))
+    assert "hunter2" not in source.problem
+    assert "stopped giving frames after 1" in caplog.text
     assert source.poll(0.2) is None
     script.absent = False
     script.give(2, shape=(8, 10, 3))
@@ -146,9 +146,13 @@ def test_what_is_not_there_is_an_error_unless_one_waits_for_it(script, caplog):
 
 
 def test_a_stream_that_ends_at_once_is_an_error(script):
-    threading.Timer(0.05, script.end).start()
+    def opener():
+        camera = script()
+        script.end()
+        return camera
+
     with pytest.raises(SourceError, match="camera: gives no frame"):
-        LiveSource(script, "camera")
+        LiveSource(opener, "camera")
     assert script.closed == 1
 
 
@@ -158,11 +162,11 @@ def test_a_camera_that_hangs_is_opened_again_and_its_late_frame_is_not_taken(scr
     tries = iter([hung])
     hung.give(1)
     script.give(3)
-    source = LiveSource(lambda: next(tries, None) or script(), "camera", stall_s=0.2)
+    source = LiveSource(lambda: next(tries, None) or script(), "camera", stall_s=2.0)
     assert int(source.poll(LONG).image[0, 0, 0]) == 1
     assert int(source.poll(LONG).image[0, 0, 0]) == 3
     assert source.reconnects == 1
-    assert "camera: no frame for 0 s; trying again" in caplog.text
+    assert "camera: no frame for 2 s; trying again" in caplog.text
     assert not hung.closed
     hung.give(2)
     wait_for(lambda: hung.closed)
@@ -194,9 +198,11 @@ def test_no_more_threads_than_a_few_hang(monkeypatch):
 def test_closing_ends_the_threads(script, state, monkeypatch):
     monkeypatch.setattr(live, "FIRST_DELAY_S", 1000.0)
     monkeypatch.setattr(live, "LONGEST_DELAY_S", 1000.0)
+    monkeypatch.setattr(live, "CLOSE_S", 60.0)
+    others = set(threading.enumerate())
     script.give(1)
     source = LiveSource(script, "camera")
-    threads = [thread for thread in threading.enumerate() if thread.name.endswith(" camera")]
+    threads = [thread for thread in threading.enumerate() if thread not in others]
     assert len(threads) == 2
     if state == "reading":
         threading.Timer(0.1, script.end).start()
@@ -258,9 +264,9 @@ def test_the_frame_rate(script):
 def test_the_frame_rate_is_measured_where_none_is_declared():
     pictures = Script()
     pictures.give(0)
+    begin = time.monotonic()
     source = LiveSource(pictures, "camera")
     assert source.fps is None
-    begin = time.monotonic()
     for i in range(20):
         pictures.give(i)
         assert pictures.drained()

@@ -28,7 +28,7 @@ from edge_tracker.app.schema import MqttConfig
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.errors import ConfigError
-from tests.waiting import free_port, wait_for
+from tests.waiting import PATIENCE_S, free_port, wait_for
 
 from .broker import Broker, Subscriber
 from .truth import results
@@ -103,7 +103,7 @@ def test_a_real_run_arrives_whole_and_in_order(broker: Broker, closing, shared_d
         if frame.index % 50 == 0:  # tracks are only the newest, and this is faster than any camera
             wait_for(lambda: stats.mqtt_queue == 0, "the queue")
             sampled.append(frame.time)
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     assert [json.loads(p) for p in subscriber.of("edge-tracker/front/events")] == expected
     assert len(expected) > 200
@@ -131,7 +131,7 @@ def test_tracks_come_as_often_as_asked_by_the_streams_time(broker: Broker, closi
         publisher.publish("front", frame, tracks)
         sent[frame.index] = tracks_payload("front", frame, tracks)
         wait_for(lambda: stats.mqtt_queue == 0, "the queue")
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     got = [json.loads(p) for p in subscriber.of("edge-tracker/front/tracks")]
     assert len(got) == 21  # from 0 to 10.0 s
@@ -145,7 +145,7 @@ def test_no_tracks_at_a_rate_of_zero(broker: Broker, closing):
     publisher = closing(MqttPublisher(config(broker.port, tracks_per_second=0.0), ["front"], stats_of()))
     for second in range(5):
         tell(publisher, event(second), time=float(second))
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     assert {got.topic for got in subscriber.got} == {"edge-tracker/available", "edge-tracker/front/events"}
 
@@ -164,7 +164,7 @@ def test_cameras_share_a_connection_and_keep_their_order(broker: Broker, closing
         thread.start()
     for thread in threads:
         thread.join()
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: subscriber.of("site/1/available")[-1:] == [b"offline"], "the end")
     for camera in "abc":
         assert ids_of(subscriber.of(f"site/1/{camera}/events")) == list(range(200))
@@ -177,7 +177,7 @@ def test_events_have_the_quality_of_service_asked_for(broker: Broker, closing, q
     publisher = closing(MqttPublisher(config(broker.port, qos=qos), ["front"], stats_of()))
     for number in range(100):
         tell(publisher, event(number))
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     # Not for the end: what comes with quality 2 takes two steps more than that.
     wait_for(lambda: len(subscriber.of("edge-tracker/front/events")) >= 100, "the events")
     assert ids_of(subscriber.of("edge-tracker/front/events")) == list(range(100))
@@ -204,7 +204,7 @@ def test_a_broker_that_is_not_there_yet_gets_all_when_it_comes(tmp_path: Path, c
             wait_for(lambda: stats.mqtt_connected, "the connection")
             wait_for(lambda: stats.mqtt_queue == 0, "the queue")
             tell(publisher, event(81))
-            publisher.close(30.0)
+            publisher.close(PATIENCE_S)
             wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
         finally:
             broker.stop()
@@ -235,7 +235,7 @@ def test_a_broker_that_is_restarted_misses_nothing_it_has_not_acknowledged(
     for number in range(600, 700):
         tell(publisher, event(number))
     wait_for(lambda: stats.mqtt_queue == 0, "the queue")
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     # What a broker has acknowledged is its own to keep. One that is killed can lose the last of it, before it has
     # passed it on or saved it.
     promised = range(acknowledged if how == signal.SIGKILL else 0, 700)
@@ -265,7 +265,7 @@ def test_while_the_broker_is_away_the_oldest_are_lost_and_counted(broker: Broker
         assert stats.mqtt_queue <= 100 + 3  # tracks, counts, availability
     assert stats.mqtt_lost == 900
     broker.start()
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: len(set(ids_of(subscriber.of("edge-tracker/front/events")))) == 101, "the events")
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     assert list(dict.fromkeys(ids_of(subscriber.of("edge-tracker/front/events")))) == [0, *range(901, 1001)]
@@ -300,7 +300,7 @@ def test_a_broker_that_hangs_is_given_up_and_taken_up_again(broker: Broker, clos
     wait_for(lambda: not stats.mqtt_connected, "the loss")
     broker.send(signal.SIGCONT)
     wait_for(lambda: stats.mqtt_connected and stats.mqtt_queue == 0, "the rest")
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: len(set(ids_of(subscriber.of("edge-tracker/front/events")))) == 100, "the events")
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     ids = ids_of(subscriber.of("edge-tracker/front/events"))
@@ -379,7 +379,7 @@ def test_what_cannot_be_said_in_json_stops_no_camera(broker: Broker, closing, ca
     for number in range(3):
         tell(publisher, event(number, box=(float("inf"), 0.0, 1.0, 1.0)))
     tell(publisher, event(9))
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     assert ids_of(subscriber.of("edge-tracker/front/events")) == [9]
     assert stats.mqtt_lost == 3
@@ -410,7 +410,7 @@ def test_user_and_password_from_the_environment_and_from_a_file(
     for number, keys in enumerate([{"password_env": "BROKER_PASSWORD"}, {"password_file": str(tmp_path / "secret")}]):
         publisher = closing(MqttPublisher(config(guarded.port, username="camera", **keys), ["front"], stats_of()))
         tell(publisher, event(number))
-        publisher.close(30.0)
+        publisher.close(PATIENCE_S)
         wait_for(lambda n=number: len(subscriber.of("edge-tracker/front/events")) == n + 1, "the event")
     assert "right-horse" not in caplog.text
 
@@ -474,7 +474,7 @@ def test_tls_with_certificates_of_both_sides(encrypted: Broker, certificates: Pa
     for number in range(300):
         tell(publisher, event(number))
     wait_for(lambda: stats.mqtt_connected, "the connection")
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     assert stats.mqtt_lost == 0
     wait_for(lambda: encrypted.log().count("Received PUBLISH from publisher (d0, q1, r0") == 300, "the log")
 
@@ -537,18 +537,18 @@ def test_frigate_events_and_counts_of_a_real_run(broker: Broker, closing, shared
     subscriber = closing(Subscriber(broker.port))
     stats = stats_of()
     publisher = closing(MqttPublisher(config(broker.port, topic="frigate", style="frigate"), ["front"], stats))
-    here: dict[str, int] = {}
+
+    def count_of(name: str) -> int:
+        return int((subscriber.of(f"frigate/{name}") or [b"-1"])[-1])
+
     for frame, tracks in results(shared_data, stats.cameras["front"], 200):
         publisher.publish("front", frame, tracks)
-        here = {"front/person": len(tracks), "crossing/person": sum(bool(zones) for zones in tracks.zones)}
         if frame.index == 100:
             wait_for(lambda: stats.mqtt_queue == 0, "the queue")
-            for name in here:
-                wait_for(lambda n=name: subscriber.of(f"frigate/{n}")[-1:], "the count")
-            counts = {name: int(subscriber.of(f"frigate/{name}")[-1]) for name in here}
-            assert counts["crossing/person"] == here["crossing/person"]
-            assert counts["front/person"] >= here["front/person"]  # also those that nobody sees just now
-    publisher.close(30.0)
+            crossing, here = sum(bool(zones) for zones in tracks.zones), len(tracks)
+            wait_for(lambda n=crossing: count_of("crossing/person") == n, "the count")
+            wait_for(lambda n=here: count_of("front/person") >= n, "the count, also of those that nobody sees just now")
+    publisher.close(PATIENCE_S)
     wait_for(lambda: subscriber.of("frigate/available")[-1:] == [b"offline"], "the end")
     for name in ("front/person", "front/all", "crossing/person", "crossing/all"):
         assert subscriber.of(f"frigate/{name}")[-1] == b"0"
@@ -626,10 +626,10 @@ def test_nothing_is_subscribed(broker: Broker, closing):
     other.connect("127.0.0.1", broker.port)
     other.loop_start()
     for topic in ("edge-tracker/available", "edge-tracker/front/events", "edge-tracker/restart"):
-        other.publish(topic, b"{", qos=1).wait_for_publish(30)
+        other.publish(topic, b"{", qos=1).wait_for_publish(PATIENCE_S)
     other.disconnect()
     other.loop_stop()
     tell(publisher, event(1))
-    publisher.close(30.0)
+    publisher.close(PATIENCE_S)
     assert stats.mqtt_lost == 0
     assert "SUBSCRIBE from publisher" not in broker.log()

@@ -265,7 +265,7 @@ def test_a_killed_run_can_be_replayed(tmp_path: Path, shared_data: Path) -> None
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    replay = replayed(tmp_path)
+    replay = replayed(tmp_path, 1)
     assert replay.result.difference is None
     assert replay.result.frames > 20
     empty_run(tmp_path)  # the lock has died with it

@@ -26,8 +26,8 @@ from tests.triton.server import TritonServer
 from tests.waiting import free_port, wait_for
 
 FRAMES = 60
-DEADLINE_MS = 5000  # long, for a machine that others use, too: a call that is answered is answered in time
-LONGEST_S = 10.0  # a bucket of the figures of stages
+DEADLINE_MS = 20_000  # long, for a machine that others use, too: a call that is answered is answered in time
+LONGEST_S = 10.0  # a bucket of the figures of stages: a server that has gone is not waited for
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +112,8 @@ def run_losing(sections: dict, detections=frozenset(), looks=frozenset(), at=Non
 
 def test_the_demo_video_gives_the_same_tracks(server, configuration):
     """Detection and appearance through the server, beside both here."""
-    served = {"model": server.uri("yolov3-tiny"), "deadline_ms": 20_000}
-    looks = {"model": server.uri("mobilenetv2"), "deadline_ms": 20_000}
+    served = {"model": server.uri("yolov3-tiny"), "deadline_ms": DEADLINE_MS}
+    looks = {"model": server.uri("mobilenetv2"), "deadline_ms": DEADLINE_MS}
     pipeline, ours = run(configuration(served, looks))
     assert pipeline.summary.frames == FRAMES
     assert "server outages" not in str(pipeline.summary)
@@ -181,13 +181,15 @@ def test_an_app_s_tracker_with_a_server_that_hangs(server, engines, demo_video, 
     def at(index: int) -> None:
         if index == 15:
             server.pause()
+            model.deadline = 1.0
         if index == 25:
             server.resume()
+            model.deadline = DEADLINE_MS / 1000
             wait_for(lambda: status.up)
 
     ours = EdgeDeepSort(embedder=server.uri("mobilenetv2"))
-    ours.embedder.model.deadline = DEADLINE_MS / 1000
-    status = ours.embedder.model.status
+    model, status = ours.embedder.model, ours.embedder.model.status
+    model.deadline = DEADLINE_MS / 1000
     ours.embedder = Losing(ours.embedder)
     try:
         ids = follow(ours, at)
@@ -205,8 +207,8 @@ def test_a_fallback_keeps_everything(server, engines, demo_video):
     frames = [capture.read()[1] for _ in range(3)]
     local = Detector(engines / "yolov3-tiny.onnx", device="cpu", classes=["person"])
     expected = [local.detect(frame) for frame in frames]
-    detector = Detector(server.uri("yolov3-tiny"), classes=["person"], batch=3, deadline_ms=20_000, fallback=local)
-    alone = Detector(server.uri("yolov3-tiny"), classes=["person"], batch=3, deadline_ms=20_000)
+    detector = Detector(server.uri("yolov3-tiny"), classes=["person"], batch=3, deadline_ms=DEADLINE_MS, fallback=local)
+    alone = Detector(server.uri("yolov3-tiny"), classes=["person"], batch=3, deadline_ms=DEADLINE_MS)
 
     def assert_found(found) -> None:
         for ours, theirs in zip(found, expected, strict=True):
@@ -220,7 +222,8 @@ def test_a_fallback_keeps_everything(server, engines, demo_video):
         assert alone.detect_all([*frames, frames[0][:0]])[:3] == [None] * 3
         with pytest.raises(ServerError, match="yolov3-tiny: "):
             alone.detect(frames[0])
-        later = Detector(server.uri("yolov3-tiny"), fallback=Detector(engines / "yolov3-tiny.onnx", device="cpu"))
+        here = Detector(engines / "yolov3-tiny.onnx", device="cpu")
+        later = Detector(server.uri("yolov3-tiny"), deadline_ms=DEADLINE_MS, fallback=here)
         assert later.names[0] == "person"
         assert later.detect(frames[0]).names == local.names
     finally:
@@ -260,7 +263,7 @@ def test_a_server_that_is_away_at_the_start(configuration, engines, tmp_path, ca
     assert is_ok(examine(load_config(helped)))
     capsys.readouterr()
     assert main(["run", "--config", write(tmp_path, helped), "--max-frames", "10"]) == 0
-    assert " by the fallback, away still: no server answers there" in capsys.readouterr().out
+    assert " by the fallback, away still: " in capsys.readouterr().out
     assert main(["run", "--config", write(tmp_path, configuration(
         embedder={"model": uri, "fallback": "nobody"}))]) == 2  # fmt: skip
     assert "error: embedder.fallback: no model named 'nobody'" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from edge_tracker.errors import ConfigError, OutputError
 from tests.waiting import wait_for
 
 TOKEN = "0123456789abcdef"
-WAIT_S = 30.0
+WAIT_S = 300.0
 
 
 def tracks_of(count: int) -> FrameTracks:
@@ -88,9 +88,11 @@ class Viewer:
         if not self._begun:
             assert self.file.read(len(head)) == head
         self._begun = True
-        data = b""
+        data = bytearray()
         while not data.endswith(b"\r\n" + head):
-            data += self.file.readline()
+            line = self.file.readline()
+            assert line, "the stream has ended"
+            data += line
         data = data.removesuffix(b"\r\n" + head)
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
@@ -222,7 +224,9 @@ def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
         server._stats.ready, yard.connected = True, False
         assert status_later() == 200
         yard.connected, yard.last_frame = True, time.monotonic() - 3600  # it has just come back
+        monkeypatch.setattr(module, "STUCK_S", 60.0)
         assert ask(server, "/healthz")[0] == 200
+        monkeypatch.setattr(module, "STUCK_S", 0.2)
         assert status_later() == 503
 
 
@@ -253,7 +257,8 @@ def test_large_pictures_are_made_smaller_with_their_boxes():
     assert rows.max() == pytest.approx(400, abs=3)
 
 
-def test_nothing_is_encoded_while_nobody_watches(encoded):
+def test_nothing_is_encoded_while_nobody_watches(encoded, monkeypatch):
+    monkeypatch.setattr(module, "REPEAT_S", 1e9)
     with serving() as server:
         for index in range(1, 51):
             server.show("yard", Frame(index, 0.0, picture_of(index)), tracks_of(1))
@@ -272,7 +277,8 @@ def test_nothing_is_encoded_while_nobody_watches(encoded):
         assert encoded == [50], "the same frame is not encoded twice, and none after the viewer has gone"
 
 
-def test_two_viewers_share_pictures_and_each_frame_is_encoded_once(encoded):
+def test_two_viewers_share_pictures_and_each_frame_is_encoded_once(encoded, monkeypatch):
+    monkeypatch.setattr(module, "REPEAT_S", 1e9)
     with serving() as server, closing(Viewer(server)) as one, closing(Viewer(server)) as other:
         for viewer in (one, other):
             status, headers = viewer.head()
@@ -319,21 +325,22 @@ def test_opencv_reads_the_stream():
 
 
 def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 1.0)
+    monkeypatch.setattr(module, "STALLED_S", 5.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)  # 1 MB as JPEG
     with (
         serving() as server,
         feeding(server, lambda index: noise),
-        closing(Viewer(server, buffer=4096)),
+        closing(Viewer(server, buffer=4096)) as stalled,
         closing(Viewer(server)) as good,
     ):
-        good.head()
-        wait_for(lambda: server._viewers == 2)
+        for viewer in (stalled, good):
+            assert viewer.head()[0] == 200
         wait_for(lambda: good.picture() is not None and server._viewers == 1)
         assert good.picture().shape == (720, 1280, 3), "the other goes on"
 
 
-def test_closing_does_not_wait_for_a_stalled_viewer():
+def test_closing_does_not_wait_for_a_stalled_viewer(monkeypatch):
+    monkeypatch.setattr(module, "STALLED_S", 1000.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)
     with serving() as server, closing(Viewer(server, buffer=4096)):
         thread = server._thread
@@ -342,6 +349,7 @@ def test_closing_does_not_wait_for_a_stalled_viewer():
             time.sleep(0.1)
         wait_for(lambda: any(connection.stalls for connection in server._server.server_state.connections))
         server.close()
+        thread.join(WAIT_S)
         assert not thread.is_alive()
         server.show("yard", Frame(99, 0.0, noise), tracks_of(1))  # a pipeline may be a frame late
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -203,7 +203,7 @@ def test_a_video_that_found_no_room_is_an_error(tmp_path):
 anything = st.floats(width=64)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     boxes=npst.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(4)), elements=anything),
     class_ids=st.integers(-1, 100),
@@ -219,7 +219,7 @@ def test_any_box_can_be_drawn(boxes, class_ids, size, names, confidence):
     assert not image.any(), "the frame itself is left alone"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     boxes=npst.arrays(np.float64, st.tuples(st.integers(0, 5), st.just(4)), elements=st.floats(-1e9, 1e9)),
     class_id=st.integers(-1, 5),

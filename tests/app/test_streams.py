@@ -20,9 +20,9 @@ from edge_tracker.app.sources.live import LiveSource
 from edge_tracker.errors import SourceError
 from tests.app.programs import needs_gstreamer
 from tests.app.street import MjpegCamera
-from tests.waiting import free_port, wait_for
+from tests.waiting import COMPILING_S, free_port, wait_for
 
-LONG = 60.0  # seconds that no test waits unless something is wrong
+LONG = 300.0  # seconds that no test waits unless something is wrong
 
 
 def frame_of(source, good, timeout=LONG):
@@ -95,7 +95,7 @@ def test_rtsp_that_stalls_is_lost_and_comes_back(rtsp):
 @needs_gstreamer
 def test_closing_while_the_server_hangs_does_not_wait_for_it(rtsp, caplog):
     rtsp.start(64, 48, 25)
-    source = open_source(rtsp.uri(), stall_s=6)
+    source = open_source(rtsp.uri(), stall_s=60)
     source.poll(LONG)
     rtsp.process.send_signal(signal.SIGSTOP)
     time.sleep(0.5)
@@ -175,13 +175,15 @@ def test_mjpeg_over_http_that_is_not_there_yet_is_waited_for():
 
 AT_EXIT = """
 from tests.app.test_streams import MjpegCamera, shades
+from edge_tracker.app.sources import live
 from edge_tracker.app.sources.files import open_source
+live.CLOSE_S = 60
 print(open_source(MjpegCamera(shades()).uri).poll(60).index)
 """
 
 
 def test_a_program_that_forgets_to_close_its_camera_ends_well():
-    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=COMPILING_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 

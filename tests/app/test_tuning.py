@@ -15,6 +15,7 @@ from edge_tracker.app.evaluation.evaluation import combine, find_sequences, run_
 from edge_tracker.app.schema import EdgeConfig, TrackerConfig
 from edge_tracker.errors import ConfigError
 from edge_tracker.tracking.edge_settings import EdgeSettings
+from tests.waiting import COMPILING_S
 
 optuna = pytest.importorskip("optuna")
 pytest.importorskip("trackeval")
@@ -92,7 +93,7 @@ def test_the_command_prints_a_table_a_verdict_and_settings(shared_data: Path, tm
     (tmp_path / "cam.yaml").write_text(yaml.safe_dump(MOTION))
     command = [sys.executable, "-m", "edge_tracker", "tune", str(shared_data / "mot15"), "--config", "cam.yaml"]
     command += ["--sequences", *NAMES, "--trials", "2", "--output", "out", "--set", "tracker.edge.swap=0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILING_S, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     for word in ("left out", *NAMES, "together", "HOTA", "IDF1"):
         assert word in done.stdout

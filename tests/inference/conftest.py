@@ -13,6 +13,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.waiting import COMPILING_S
+
 FAKES = Path(__file__).parent / "fakes"
 ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(path.stem for path in (FAKES / "tensorrt_api").glob("*.json"))
@@ -110,5 +112,10 @@ def fake_gpu(fake_libraries: Path, tmp_path: Path) -> Callable[..., dict[str, st
 
 def run_python(script: str, environment: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script, *args], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script, *args],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=COMPILING_S,
+        check=False,
     )

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.waiting import COMPILING_S
+
 from .conftest import write_toy
 
 CONFIG = """
@@ -45,7 +47,9 @@ def site(tmp_path: Path) -> Path:
 def edge_tracker(environment: dict[str, str], site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge_tracker", *arguments]
     environment = {**environment, "EDGE_TRACKER_ENGINES": str(site)}
-    done = subprocess.run(command, env=environment, cwd=site, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=site, capture_output=True, text=True, timeout=COMPILING_S, check=False
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -26,6 +26,7 @@ from edge_tracker.inference.engines import (
     read_engine_manifest,
 )
 from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest, onnx_metadata, read_manifest
+from tests.waiting import COMPILING_S, wait_for
 
 from .conftest import FAKES, import_fake, write_toy
 
@@ -187,7 +188,7 @@ def test_two_threads_build_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join()
     assert builds() == 1
 
 
@@ -205,18 +206,25 @@ print(ensure_engine(Path(sys.argv[1]), EngineOptions(), trt=tensorrt, gpu=Gpu("O
 """
 
 
-def test_two_processes_build_once(toy: Path, builds: Callable[[], int]) -> None:
-    environment = os.environ | {"FAKE_TENSORRT": "10.3.0", "FAKE_BUILD_SECONDS": "2"}
+def test_two_processes_build_once(toy: Path, builds: Callable[[], int], tmp_path: Path) -> None:
+    go_on, logs = tmp_path / "go on", [tmp_path / "0.log", tmp_path / "1.log"]
+    environment = os.environ | {"FAKE_TENSORRT": "10.3.0", "FAKE_BUILD_UNTIL": str(go_on)}
     command = [sys.executable, "-c", TWO, str(toy), str(FAKES)]
-    both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    answers = [process.communicate(timeout=60) for process in both]
+    both = []
+    for path in logs:
+        with path.open("w") as log:
+            both.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True))
+
+    def waiting() -> int:
+        return sum("waiting for another process" in path.read_text() for path in logs)
+
+    wait_for(waiting, seconds=COMPILING_S)
+    go_on.touch()
+    answers = [process.communicate(timeout=COMPILING_S)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert answers[0][0] == answers[1][0]
+    assert answers[0] == answers[1]
     assert builds() == 1
-    assert sum("waiting for another process" in errors for _, errors in answers) == 1
+    assert waiting() == 1
 
 
 def test_a_builder_that_is_killed_blocks_nobody(toy: Path, builds: Callable[[], int]) -> None:
@@ -227,7 +235,7 @@ def test_a_builder_that_is_killed_blocks_nobody(toy: Path, builds: Callable[[], 
     assert process.stderr is not None
     assert "building toy" in process.stderr.readline()
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=COMPILING_S)
     assert ensure(toy, import_fake("10.3.0")).is_file()
     assert builds() == 1
 

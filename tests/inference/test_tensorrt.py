@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import COMPILING_S
+
 from .conftest import FAKES, ROOT, VERSIONS, run_python
 
 
@@ -29,7 +31,7 @@ def test_on_a_fake_gpu(fake_gpu: Callable[..., dict[str, str]], version: str, li
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=COMPILING_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -18,6 +18,7 @@ from edge_tracker.inference.builder import EngineOptions
 from edge_tracker.inference.cuda import Gpu
 from edge_tracker.inference.engines import ensure_engine, load_engine_bytes, read_engine_manifest
 from edge_tracker.inference.manifest import read_manifest
+from tests.waiting import COMPILING_S
 
 from .conftest import write_toy
 
@@ -128,7 +129,7 @@ def test_ctrl_c_stops_a_real_build(rtx: ModuleType, engines: Path, tmp_path: Pat
         if line.startswith("Cloning network graph"):
             break
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=COMPILING_S)
     assert errors.rstrip().endswith("KeyboardInterrupt"), errors
     assert not list(tmp_path.glob("*.engine*"))
 
@@ -137,7 +138,7 @@ def test_two_processes_build_a_real_engine_once(rtx: ModuleType, engines: Path, 
     for file in engines.glob("mobilenetv2*.onnx"):
         shutil.copy(file, tmp_path)
     both = [start(tmp_path / "mobilenetv2.onnx") for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0].splitlines() for process in both]
+    outputs = [process.communicate(timeout=COMPILING_S)[0].splitlines() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert outputs[0][-1] == outputs[1][-1]
     assert sorted(any("Building engine" in line for line in lines) for lines in outputs) == [False, True]

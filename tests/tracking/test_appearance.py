@@ -66,7 +66,7 @@ class Galleries:
         assert sorted(free + taken) == list(range(len(gallery.newer))), "a block is lost, or both free and taken"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     budget=st.one_of(st.none(), st.integers(1, 40)),
     actions=st.lists(
@@ -101,7 +101,7 @@ def test_the_pool_grows_with_what_is_held_and_no_further() -> None:
     assert len(galleries.store.gallery.newer) == blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), held=st.integers(0, 40), length=st.sampled_from([1e-3, 1.0, 50.0]))
 def test_smallest_distance(seed: int, held: int, length: float) -> None:
     rng = np.random.default_rng(seed)

@@ -27,7 +27,7 @@ def costs_of(rng: np.random.Generator, rows: int, columns: int, kind: str) -> np
 KINDS = st.sampled_from(["different", "ties", "equal", "magnitudes"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SEED, st.integers(0, 12), st.integers(0, 12), KINDS)
 def test_solve_is_as_cheap_as_scipy(seed: int, rows: int, more: int, kind: str) -> None:
     cost = costs_of(np.random.default_rng(seed), rows, rows + more, kind)
@@ -53,7 +53,7 @@ def sparse(allowed: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return starts, np.nonzero(allowed)[1].astype(np.int64), cost[allowed]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SEED, st.integers(0, 14), st.integers(0, 14), st.floats(0, 1), KINDS)
 def test_match_pairs_is_the_dense_assignment(seed: int, rows: int, columns: int, density: float, kind: str) -> None:
     rng = np.random.default_rng(seed)
@@ -116,7 +116,7 @@ def suppressed_by_definition(boxes: np.ndarray, scores: np.ndarray, max_overlap:
     return np.isin(np.arange(len(boxes)), kept)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     SEED,
     st.integers(0, 25),

@@ -99,7 +99,7 @@ def test_looks_reach_their_aim_on_a_real_video(shared_data: Path, engines: Path)
     assert part.overall["HOTA"] >= exact.overall["HOTA"] + 2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), appearance=st.booleans(), aware=st.booleans(), dt=st.sampled_from([0.5, 1.0, 3.0]))
 def test_what_is_reported_makes_sense(seed: int, appearance: bool, aware: bool, dt: float) -> None:
     tracker = EdgeDeepSort(method="edge", embedder=None, class_aware=aware)

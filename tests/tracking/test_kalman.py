@@ -20,7 +20,7 @@ def walk(rng: np.random.Generator, steps: int) -> np.ndarray:
     return np.maximum(start + moves, [-1e9, -1e9, 0.05, 1]).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), seen=st.lists(st.booleans(), min_size=1, max_size=25))
 def test_same_states_as_the_dense_filter(seed: int, seen: list[bool]) -> None:
     measurements = walk(np.random.default_rng(seed), len(seen) + 1)
@@ -42,7 +42,7 @@ def test_same_states_as_the_dense_filter(seed: int, seen: list[bool]) -> None:
         np.testing.assert_allclose(state[1], expected[1], rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_covariances_stay_symmetric_and_positive(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -119,7 +119,6 @@ def test_a_step_without_end_ends(dt: float) -> None:
     assert np.isfinite(covariance).all()
 
 
-@settings(deadline=None)
 @given(st.tuples(*[st.floats(-1e6, 1e6)] * 2, st.floats(-10, 10), st.floats(-1e4, 1e4), *[st.floats(-1e3, 1e3)] * 4))
 def test_no_box_has_a_negative_side(state: tuple[float, ...]) -> None:
     left, top, width, height = kalman.box(np.array([state]), 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tracking.oracle import Parity
@@ -75,7 +75,7 @@ def test_same_tracks_when_the_scene_is_empty_for_a_while() -> None:
         parity.update([] if gone else raw(ltwh), features[: 0 if gone else None])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     objects=st.integers(1, 12),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort, TrackArrays
@@ -32,7 +32,7 @@ EDGE = st.fixed_dictionaries(
     {**COMMON, "method": st.just("edge"), "frame_rate": st.sampled_from([5.0, 30.0]), "selective": st.booleans()}
 )
 ARGUMENTS = st.one_of(DEEPSORT, DEEPSORT, EDGE)
-more = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+more = settings(max_examples=80)
 
 
 @st.composite

@@ -41,7 +41,7 @@ class Scripted(service_pb2_grpc.GRPCInferenceServiceServicer):
         rows = request.inputs[0].shape[0]
         self.asked.append(rows)
         if rows > self.most:
-            self.released.wait(10)
+            self.released.wait(60)
         output = service_pb2.ModelInferResponse.InferOutputTensor
         features = output(name="features", datatype="FP32", shape=[rows, self.width])
         contents = [np.ones((rows, self.width), np.float32).tobytes()]

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
@@ -15,10 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.waiting import free_port
+from tests.waiting import COMPILING_S, free_ports, wait_for
 
 VENV = ROOT / ".venv-triton"
-STARTING_S = 60.0
+# A server that starts is looked for often: gRPC by itself would wait longer each time.
+CHANNEL = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),
+]
 
 
 def _only(pattern: str) -> Path:
@@ -51,12 +56,12 @@ class TritonServer:
         self.repository, self.log = repository, folder / "triton.log"
         self._binary = _only("lib/python3.*/site-packages/pytriton/tritonserver/bin/tritonserver")
         self._backends = backends(folder / "backends")
-        self._port, self._metrics = free_port(), free_port()
+        self._port, self._metrics = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
         pytest.importorskip("tritonclient.grpc", reason="needs the extra 'triton'")
         import tritonclient.grpc as grpc
 
-        self.client = grpc.InferenceServerClient(f"127.0.0.1:{self._port}")
+        self.client = grpc.InferenceServerClient(f"127.0.0.1:{self._port}", channel_args=CHANNEL)
 
     def uri(self, model: str) -> str:
         return f"triton://127.0.0.1:{self._port}/{model}"
@@ -80,6 +85,7 @@ class TritonServer:
                     self._binary,
                     f"--model-repository={self.repository}",
                     f"--backend-directory={self._backends}",
+                    "--backend-config=python,stub-timeout-seconds=600",
                     *("--grpc-address=127.0.0.1", f"--grpc-port={self._port}", "--allow-http=false"),
                     *("--metrics-address=127.0.0.1", f"--metrics-port={self._metrics}"),
                     *("--model-control-mode=explicit", "--load-model=*"),
@@ -90,13 +96,14 @@ class TritonServer:
                 stderr=log,
                 start_new_session=True,
             )
-        until = time.monotonic() + STARTING_S
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"the server does not start:\n{self.log.read_text(errors='replace')[-3000:]}")
-            time.sleep(0.1)
+        wait_for(self._is_ready, self._why_not, COMPILING_S)
+
+    def _why_not(self) -> str:
+        return f"the server does not start:\n{self.log.read_text(errors='replace')[-3000:]}"
 
     def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._why_not()
         try:
             return bool(self.client.is_server_ready(client_timeout=2.0))
         except Exception:  # tritonclient's and gRPC's have no common base
@@ -124,7 +131,7 @@ class TritonServer:
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Its figures: by name, then by model."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         found: dict[str, dict[str, float]] = defaultdict(dict)
         for name, labels, value in re.findall(r"^(\w+)\{([^}]*)\} (\S+)$", text, re.M):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -19,15 +20,14 @@ import pytest
 from edge_tracker.app.config import load_config
 from edge_tracker.app.pipeline import Pipeline
 from tests.app.batch.squares import configuration, video
-from tests.waiting import wait_for
+from tests.waiting import COMPILING_S, wait_for
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'edge-tracker[ray]'"),
     pytest.mark.slow,
 ]
 
-TIMEOUT_S = 300
-LONG = 40_000  # frames that take longer than anything here waits for
+LONG = 200_000  # frames that take longer than anything here waits for
 
 
 class Command:
@@ -59,16 +59,17 @@ class Command:
         """Wait until something is true; gives it."""
 
         def look() -> object:
+            ended = self.process.poll() is not None
             found = condition()
-            assert found or self.process.poll() is None, f"ended too early: {self.log}"
+            assert found or not ended, f"ended too early: {self.log}"
             return found
 
-        return wait_for(look, lambda: self.log, TIMEOUT_S)
+        return wait_for(look, lambda: self.log, COMPILING_S)
 
     def end(self) -> tuple[int, str]:
         """Wait for the end: exit code, and what it printed."""
         try:
-            out, _ = self.process.communicate(timeout=TIMEOUT_S)
+            out, _ = self.process.communicate(timeout=COMPILING_S)
         finally:
             self.kill()
         assert "Traceback" not in self.log + out
@@ -102,7 +103,7 @@ def ray_instance():
         assert address.startswith("127.0.0.1:")
         yield address, environment
     finally:
-        process.communicate(timeout=TIMEOUT_S)
+        process.communicate(timeout=COMPILING_S)
         assert process.returncode == 0
 
 
@@ -147,7 +148,11 @@ def summary(folder: Path) -> dict[str, dict[str, str]]:
 
 def in_hand(folder: Path, text: str = "tracks.txt") -> bool:
     """Whether a worker has written something of an unfinished video."""
-    return any(path.stat().st_size for path in (folder / "results" / ".batch" / "work").glob(f"*/{text}"))
+    found = False
+    for path in (folder / "results" / ".batch" / "work").glob(f"*/{text}"):
+        with suppress(FileNotFoundError):  # it has just been finished
+            found |= path.stat().st_size > 0
+    return found
 
 
 def descendants(process: int) -> set[int]:
@@ -212,7 +217,7 @@ def test_eight_videos_one_bad_one_and_a_worker_that_is_killed(engines, demo_vide
         command.kill()
     assert code == 1, command.log
     assert "videos      8 tracked, 1 failed" in out
-    assert len(command.workers()) == 3
+    assert len(command.workers()) in (2, 3), "the other may have done all before a third is ready"
     assert re.search(r"a worker died; it had \S+\.avi in hand", command.log)
     # Ray itself says nothing.
     assert {line.split()[0] for line in out.splitlines()} == {"videos", "frames", "speed", "failed", "results"}
@@ -254,7 +259,7 @@ def test_a_batch_that_is_stopped_or_killed_goes_on(batch, tmp_path):
     assert code == 130
     assert "videos      2 tracked, 1 left" in out
     assert sorted(summary(tmp_path)) == ["a.avi", "b.avi"]
-    assert not list((tmp_path / "results" / ".batch" / "work").glob("*"))
+    wait_for(lambda: not list((tmp_path / "results" / ".batch" / "work").glob("*")), "the unfinished work stays")
     assert not (tmp_path / "results" / "c.avi").exists()
 
     killed = batch("--workers", 1)

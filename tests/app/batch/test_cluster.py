@@ -9,6 +9,7 @@ import pytest
 
 from edge_tracker.app.batch.cluster import Shares, Wanted, share
 from edge_tracker.errors import ConfigError
+from tests.waiting import COMPILING_S
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,11 @@ sys.exit(main(sys.argv[1:]))
 def test_without_the_extra_it_says_so(tmp_path):
     arguments = ["batch", "--config", "cam.yaml", "--inputs", "a", "--output", "results"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RAY, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", WITHOUT_RAY, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=COMPILING_S,
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -71,7 +76,7 @@ def test_ray_is_imported_by_a_batch_alone():
         "print('ray' in sys.modules); command.import_ray(own=True); print('ray' in sys.modules)"
     )
     pytest.importorskip("ray", reason="needs Ray: pip install 'edge-tracker[ray]'")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=COMPILING_S, check=True)
     assert done.stdout.split() == ["False", "True"]
 
 

@@ -136,7 +136,7 @@ def test_no_more_workers_than_videos(run):
 
 
 def test_a_worker_that_hangs_is_replaced(run, monkeypatch):
-    monkeypatch.setattr(batch_module, "STALL_S", 0.3)
+    monkeypatch.setattr(batch_module, "STALL_S", 2.0)
     monkeypatch.setattr(batch_module, "ASK_EVERY_S", 0.1)
     workers = Workers(lambda worker, method: HANGS if (worker, method) == (1, "track") else None)
     assert all(isinstance(result, Record) for result in run(workers, most=1))

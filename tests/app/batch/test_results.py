@@ -13,6 +13,7 @@ import pytest
 from edge_tracker.app.batch.inputs import Video
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
 from edge_tracker.errors import OutputError
+from tests.waiting import COMPILING_S
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_a_lock_ends_with_its_process_and_unfinished_work_is_cleared_away(tmp_pa
         "import os, sys; from pathlib import Path; from edge_tracker.app.batch.results import Results\n"
         "r = Results(Path(sys.argv[1])); (r.new_work() / 'half.txt').write_text('h'); os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "results")], timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "results")], timeout=COMPILING_S)
     assert done.returncode == -9
     work = tmp_path / "results" / ".batch" / "work"
     assert list(work.rglob("half.txt"))
@@ -102,7 +103,8 @@ def test_a_lock_ends_with_its_process_and_unfinished_work_is_cleared_away(tmp_pa
         assert not list(work.iterdir())
 
 
-def test_the_summary_goes_on(results, video):
+def test_the_summary_goes_on(results, video, monkeypatch):
+    monkeypatch.setattr("edge_tracker.app.batch.results.SUMMARY_EVERY_S", 3600.0)
     results.note(video, Failure('cannot be opened, "really"\nno'))
     results.write_summary(now=True)
     (row,) = rows(results)

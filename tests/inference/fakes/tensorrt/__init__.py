@@ -6,7 +6,8 @@ failure is done here too: it logs an error and returns None or False. An "engine
 ONNX Runtime on the fake CUDA driver's memory, as work on its stream.
 
 FAKE_TENSORRT_FAIL, a list of: build, context, execute, profile, address, shape, cache. FAKE_BUILD_LOG, a file that
-gets a line for each build. FAKE_BUILD_SECONDS, how long a build takes. FAKE_DLA_CORES, how many there are.
+gets a line for each build. FAKE_BUILD_SECONDS, how long a build takes. FAKE_BUILD_UNTIL, a
+file that it waits for. FAKE_DLA_CORES, how many there are.
 """
 
 import ctypes
@@ -295,6 +296,8 @@ class Builder:
                 return _log(self._logger, "ERROR", "the build was cancelled")
             monitor.phase_finish("Building engine")
         time.sleep(float(os.environ.get("FAKE_BUILD_SECONDS", "0")))
+        while "FAKE_BUILD_UNTIL" in os.environ and not os.path.exists(os.environ["FAKE_BUILD_UNTIL"]):
+            time.sleep(0.01)
         if "FAKE_BUILD_LOG" in os.environ:
             with open(os.environ["FAKE_BUILD_LOG"], "a") as file:
                 file.write(f"{os.getpid()}\n")
