@@ -30,6 +30,7 @@ from tests.waiting import COMPILING_S, free_port, wait_for
 
 DEADLINE_MS = 1000  # of a server that does not answer
 ENOUGH_MS = 60_000  # of one that does
+SOON_S = 10.0  # at once, or after DEADLINE_MS, on a machine that others use, too
 
 
 def manifest(name: str = "colour", dimension: int = 3, size: tuple[int, int] = (8, 4), **more) -> ModelManifest:
@@ -143,7 +144,7 @@ def test_killed_and_started_again(server, crops, caplog):
     for _ in range(20):
         nothing, seconds = timed(embedder, crops)
         assert not nothing.any()
-        assert seconds < ENOUGH_MS / 1000, "a connection that is gone is known at once"
+        assert seconds < SOON_S, "a connection that is gone is known at once"
     assert (status.up, status.outages, status.lost) == (False, 1, 20 * len(crops))
     wait_for(lambda: re.search("no server answers|closed|Broken pipe", status.problem or ""), lambda: status.problem)
     server.start()
@@ -176,7 +177,7 @@ def test_hung(server, crops, caplog, monkeypatch):
     assert not nothing_more.any()
     assert 0 < on_the_way <= IN_FLIGHT
     assert sum(call is not None for call in sent) == on_the_way, "nothing is sent to one that is away"
-    assert DEADLINE_MS / 1000 <= seconds < len(crops) / 2 * DEADLINE_MS / 1000
+    assert DEADLINE_MS / 1000 <= seconds < SOON_S
     assert f"away (no answer within {DEADLINE_MS} ms)" in caplog.text
     wait_for(lambda: status.up)
     np.testing.assert_array_equal(features(embedder, crops), right)

@@ -119,9 +119,9 @@ class _TextSink:
         try:
             os.fsync(self._file.fileno())
             there = os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
-            if not there and not self._rotation.live:
-                raise OutputError(f"{self.path}: was removed while it was written")
             if not there:
+                if not self._rotation.live:
+                    raise OutputError(f"{self.path}: was removed while it was written")
                 log.warning("%s: was removed; a new one is begun", self.path)
             elif not self._rotation.due(self._size, self._begun):
                 return
