@@ -1,12 +1,13 @@
-"""Waiting for what another thread or process does, and a port for it to be found at."""
+"""Other threads and processes: work beside a test, waiting for what they do, and ports for them to be found at."""
 
 from __future__ import annotations
 
 import random
 import socket
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +28,19 @@ def wait_for(condition: Callable[[], T], what: str | Callable[[], str] = "", sec
 
 
 wait_for_program = partial(wait_for, seconds=COMPILING_S)
+
+
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have `work` done in a thread until the end of the block; then its event is set, and its end is waited for."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def free_ports(count: int) -> list[int]:

@@ -23,6 +23,7 @@ from edge_tracker.app.outputs.metrics import registry_of
 from edge_tracker.app.schema import LineConfig, ZoneConfig
 from edge_tracker.app.stats import BUCKETS, STAGES, CameraStats, Stats
 from edge_tracker.inference.triton import ServerStatus
+from tests.waiting import meanwhile
 
 
 def samples(stats: Stats) -> dict[tuple, float]:
@@ -165,10 +166,10 @@ def test_openmetrics_takes_it_too():
 
 def test_read_while_a_run_counts():
     """Histograms hold together, and no dictionary that grows stops a scrape."""
-    stats, stop = Stats({"yard": CameraStats("yard")}), threading.Event()
+    stats = Stats({"yard": CameraStats("yard")})
     camera = stats.cameras["yard"]
 
-    def count() -> None:
+    def count(stop: threading.Event) -> None:
         k = 0
         while not stop.is_set():
             k += 1
@@ -178,17 +179,12 @@ def test_read_while_a_run_counts():
             if k % 200 == 0:
                 camera.lost.clear()
 
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
+    with meanwhile(count):
         for _ in range(50):
             found = samples(stats)
             buckets = [value(found, "latency_seconds_bucket", camera="yard", le=repr(b)) for b in BUCKETS]
             assert buckets == sorted(buckets)
             assert value(found, "latency_seconds_count", camera="yard") >= buckets[-1]
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_the_documented_names_are_those_that_are_given():

@@ -24,6 +24,7 @@ from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.inference.triton import ServerStatus
 from tests.app.browser import Browser, find_browser
 from tests.app.truth import moments
+from tests.waiting import meanwhile
 
 WHERE = ZoneConfig(polygon=[[100.0, 150.0], [650.0, 150.0], [650.0, 450.0], [100.0, 450.0]])
 CARD = "document.querySelectorAll('.camera')[{}]"
@@ -77,12 +78,11 @@ def endless(video, data):
         capture.release()
 
 
-@contextmanager
 def feeding(server, camera: str, video, data):
     """Frames in a thread, as a run has it, until the end of the block."""
-    stop, stats = threading.Event(), server._stats.cameras[camera]
+    stats = server._stats.cameras[camera]
 
-    def feed() -> None:
+    def feed(stop: threading.Event) -> None:
         zones, seen = ZoneMonitor({"path": WHERE}, {}), set()
         for image, moment in endless(video, data):
             if stop.wait(0.05):
@@ -99,13 +99,7 @@ def feeding(server, camera: str, video, data):
             tracks = FrameTracks(moment.ids, moment.ltrb, np.zeros(count, np.int64), np.full(count, 0.9), ("person",))
             server.show(camera, Frame(moment.frame, moment.time, image), tracks)
 
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return meanwhile(feed)
 
 
 def test_figures_and_picture_move(page, demo_video, shared_data):

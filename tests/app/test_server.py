@@ -26,7 +26,7 @@ from edge_tracker.app.schema import ServerConfig
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.errors import ConfigError, OutputError
-from tests.waiting import wait_for
+from tests.waiting import meanwhile, wait_for
 
 TOKEN = "0123456789abcdef"
 WAIT_S = 300.0
@@ -291,24 +291,16 @@ def test_two_viewers_share_pictures_and_each_frame_is_encoded_once(encoded, monk
         assert encoded == [1, 2, 3]
 
 
-@contextmanager
 def feeding(server, picture):
     """A camera that shows `picture(index)` fifty times a second."""
-    stop = threading.Event()
 
-    def feed() -> None:
+    def feed(stop: threading.Event) -> None:
         index = 0
         while not stop.wait(0.02):
             index += 1
             server.show("yard", Frame(index, 0.0, picture(index)), tracks_of(1))
 
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        feeder.join()
+    return meanwhile(feed)
 
 
 def test_opencv_reads_the_stream():
