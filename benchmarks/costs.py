@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_tracker.app.config import load_config
-from edge_tracker.app.models import Models
-from edge_tracker.app.pipeline import Pipeline
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.open_models import Models
+from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.detection.detector import Detector
 from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model, load_model

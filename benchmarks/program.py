@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from benchmarks.embedder import ROOT, VIDEOS, people, quantise
-from edge_tracker.app.config import load_config
+from edge_tracker.app.config.loading import load_config
 from edge_tracker.app.evaluation.evaluation import find_sequences, score_results
-from edge_tracker.app.pipeline import Pipeline
+from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.detection.detector import Detector
 from edge_tracker.errors import SourceError
 from edge_tracker.tracking import warmup

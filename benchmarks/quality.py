@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_tracker import EdgeDeepSort
 from edge_tracker.app.evaluation.evaluation import Evaluation, MotSequence, find_sequences, score_results
-from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.edge.settings import EdgeSettings
 
 COPIES = ("forward", "reversed", "half")
 METRICS = ("HOTA", "IDF1", "MOTA", "IDSW")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_tracker import __version__
-from edge_tracker.app.jsonlog import JsonFormatter
+from edge_tracker.app.commands.jsonlog import JsonFormatter
 from edge_tracker.errors import ConfigError, EdgeTrackerError
 
 OK, NOT_THERE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -182,7 +182,7 @@ def _run_arguments(parser: Any, required: bool = True) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge_tracker.app.config import load_config
+    from edge_tracker.app.config.loading import load_config
 
     config = load_config(options.config, options.set, options.source)
     if options.check:
@@ -192,8 +192,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{options.config}: valid")
         return OK
 
-    from edge_tracker.app.allocation import give_back_large_blocks
-    from edge_tracker.app.pipeline import Pipeline
+    from edge_tracker.app.run.allocation import give_back_large_blocks
+    from edge_tracker.app.run.pipeline import Pipeline
 
     give_back_large_blocks()
     if options.record_limit is not None and options.record is None:
@@ -231,7 +231,7 @@ def _warmup(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     from edge_tracker.app.build import build_engines
-    from edge_tracker.app.config import load_config
+    from edge_tracker.app.config.loading import load_config
 
     for path in build_engines(load_config(options.config, options.set)):
         print(path)
@@ -244,8 +244,8 @@ def _doctor_arguments(parser: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from edge_tracker.app.config import load_config
-    from edge_tracker.app.doctor import examine, is_ok, to_json, to_text
+    from edge_tracker.app.commands.doctor import examine, is_ok, to_json, to_text
+    from edge_tracker.app.config.loading import load_config
 
     if options.set and not options.config:
         raise ConfigError("--set needs --config")
@@ -343,7 +343,7 @@ def _frame_range(text: str) -> tuple[int | None, int | None]:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from edge_tracker.app.replay.command import replay
+    from edge_tracker.app.commands.replay import replay
 
     if options.check and options.set:
         raise ConfigError("--check with --set: other settings give other tracks; leave one of the two out")
@@ -373,7 +373,7 @@ def _tune_arguments(parser: Any) -> None:
 def _tune(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from edge_tracker.app.config import load_config
+    from edge_tracker.app.config.loading import load_config
     from edge_tracker.app.evaluation import evaluation, tuning
 
     evaluation.require_trackeval()
@@ -438,7 +438,7 @@ def _batch(options: argparse.Namespace) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} needs --cut")
     if options.cpus == 0:
         raise ConfigError("--cpus: 0 is not valid; a worker needs a share of a CPU, such as 0.5")
-    from edge_tracker.app.batch.command import batch
+    from edge_tracker.app.commands.batch import batch
 
     _say_more(options)
     unfinished, stopped_by = batch(options)

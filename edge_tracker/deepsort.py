@@ -20,11 +20,11 @@ from edge_tracker.files import atomic_path
 from edge_tracker.object_tracker import ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.edge import EdgeTracker
-from edge_tracker.tracking.edge_settings import EdgeSettings
-from edge_tracker.tracking.frame import NO_CLASSES, NO_FLOATS, complain, prepare
-from edge_tracker.tracking.store import NEXT_ID, NO_CLASS
-from edge_tracker.tracking.tracker import Embed, Tracker
+from edge_tracker.tracking.deepsort.tracker import Embed, Tracker
+from edge_tracker.tracking.detections import NO_CLASSES, NO_FLOATS, complain, prepare
+from edge_tracker.tracking.edge.settings import EdgeSettings
+from edge_tracker.tracking.edge.tracker import EdgeTracker
+from edge_tracker.tracking.tables import NEXT_ID, NO_CLASS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,9 +160,9 @@ class EdgeDeepSort:
             ModelError, DeviceError: the embedder cannot be used.
         """
         # Configuration lies above the tracker, and is looked at only by who asks for it.
-        from edge_tracker.app.config import load_config
-        from edge_tracker.app.models import open_embedder
-        from edge_tracker.app.tracker import open_tracker
+        from edge_tracker.app.config.loading import load_config
+        from edge_tracker.app.open_models import open_embedder
+        from edge_tracker.app.open_tracker import open_tracker
 
         valid = load_config(config, needs_source=False)
         return open_tracker(valid, open_embedder(valid), frame_rate or valid.source.fps)

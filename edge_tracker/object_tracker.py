@@ -12,11 +12,11 @@ import numpy as np
 from edge_tracker.errors import InputError
 from edge_tracker.track import ClassNames, Detection, Track
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.association import Settings
-from edge_tracker.tracking.frame import Frame, complain, prepare
-from edge_tracker.tracking.kalman import KalmanFilter, blocks
-from edge_tracker.tracking.store import LIVE, NEXT_ID, NO_CLASS, TrackStore, make_rows
-from edge_tracker.tracking.tracker import Embed, Tracker
+from edge_tracker.tracking.deepsort.association import Settings
+from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks
+from edge_tracker.tracking.deepsort.tracker import Embed, Tracker
+from edge_tracker.tracking.detections import Frame, complain, prepare
+from edge_tracker.tracking.tables import LIVE, NEXT_ID, NO_CLASS, TrackStore, make_rows
 
 # An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts anew.
 _DAY_BITS = 32

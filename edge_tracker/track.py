@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_tracker.tracking import kalman
-from edge_tracker.tracking.kalman import KalmanFilter
-from edge_tracker.tracking.store import (
+from edge_tracker.tracking.deepsort import kalman
+from edge_tracker.tracking.deepsort.kalman import KalmanFilter
+from edge_tracker.tracking.tables import (
     CONFIRMED,
     DELETED,
     NO_CLASS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_tracker.tracking.store import TrackStore
+from edge_tracker.tracking.tables import TrackStore
 
 if TYPE_CHECKING:
     import supervision

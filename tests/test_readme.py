@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tracker.app.config import load_config
+from edge_tracker.app.config.loading import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -22,8 +22,8 @@ import importlib, pkgutil
 import edge_tracker.tracking
 from numba.core.registry import CPUDispatcher
 def dispatchers():
-    modules = [importlib.import_module(f"edge_tracker.tracking.{m.name}")
-               for m in pkgutil.iter_modules(edge_tracker.tracking.__path__)]
+    modules = [importlib.import_module(m.name)
+               for m in pkgutil.walk_packages(edge_tracker.tracking.__path__, "edge_tracker.tracking.")]
     functions = [f for m in modules for f in vars(m).values() if isinstance(f, CPUDispatcher)]
     return {f"{f.__module__}.{f.__name__}": f for f in functions}
 def forms():
@@ -146,15 +146,15 @@ def test_a_cache_of_other_sources_is_not_used(copied: Path) -> None:
     """`snapshot` has `kalman.box` compiled into it: if that changes, Numba by itself goes on with the old code."""
     program = """
 import numpy as np
-from edge_tracker.tracking.store import TrackStore
+from edge_tracker.tracking.tables import TrackStore
 store = TrackStore()
 store.rows.mean[0, :4] = 50, 50, 1, 10
 store.counters[0] = 1
 print(store.snapshot()[1])
 """
     assert run(program, cwd=copied).stdout.split() == ["[[45.", "45.", "55.", "55.]]"]
-    assert list(copied.rglob("store.snapshot-*.nbi"))
-    source = copied / "edge_tracker" / "tracking" / "kalman.py"
+    assert list(copied.rglob("tables.snapshot-*.nbi"))
+    source = copied / "edge_tracker" / "tracking" / "deepsort" / "kalman.py"
     text = source.read_text()
     assert text.count("height = max(means[row, 3], 0.0)") == 1
     source.write_text(text.replace("height = max(means[row, 3], 0.0)", "height = max(means[row, 3], 0.0) * 2"))

@@ -10,7 +10,7 @@ import pytest
 
 from edge_tracker import EdgeDeepSort, Track, TrackState
 from edge_tracker.track import Detection
-from edge_tracker.tracking.kalman import KalmanFilter
+from edge_tracker.tracking.deepsort.kalman import KalmanFilter
 from tests.tracking.scenes import crowd, raw
 from tests.tracking.states import look
 

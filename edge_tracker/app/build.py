@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge_tracker.app.schema import DEFAULT_DETECTOR, Config, cameras_of
+from edge_tracker.app.config.schema import DEFAULT_DETECTOR, Config, cameras_of
 from edge_tracker.embedding.models import model_name
 from edge_tracker.errors import DeviceError
 from edge_tracker.inference.builder import EngineOptions, import_tensorrt

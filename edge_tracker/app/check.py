@@ -8,12 +8,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from edge_tracker.app.build import served_models, wanted_models
-from edge_tracker.app.config import dotted
+from edge_tracker.app.config.loading import dotted
+from edge_tracker.app.config.schema import Config, cameras_of
+from edge_tracker.app.config.uri import is_path, scheme_of
 from edge_tracker.app.outputs.sinks import check_output
-from edge_tracker.app.schema import Config, cameras_of
 from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.gstreamer import csi_pipeline, own_pipeline
-from edge_tracker.app.uri import is_path, scheme_of
 from edge_tracker.errors import ConfigError, EdgeTrackerError
 from edge_tracker.inference.locate import find_model
 from edge_tracker.inference.triton import import_client
@@ -66,7 +66,7 @@ def check(config: Config) -> None:
         for name, path in camera.outputs.paths():
             attempt(f"outputs.{name}", check_output, path)
     if config.server is not None:
-        from edge_tracker.app.outputs.server import check_server
+        from edge_tracker.app.outputs.live.server import check_server
 
         attempt(None, check_server, config.server)
     if config.mqtt is not None:

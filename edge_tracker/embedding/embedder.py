@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_tracker.embedding.crops import Boxes, CropCutter, whole_boxes
+from edge_tracker.embedding.gpu_crops import GpuCrops, open_crops
 from edge_tracker.embedding.models import KNOWN, model_name
 from edge_tracker.errors import ConfigError, ModelError
 from edge_tracker.inference import EngineOptions, Model, load_model, run_all
-from edge_tracker.inference.cuda_crops import GpuCrops, open_crops
 from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD, Image, ImageBatch, check_image, infer_input
 from edge_tracker.inference.manifest import ImageInput, difference
 from edge_tracker.inference.model import signature

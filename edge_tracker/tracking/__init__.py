@@ -18,10 +18,11 @@ def warmup(method: str = "deepsort") -> None:
 def _warm_up_deepsort() -> None:
     import numpy as np
 
-    from edge_tracker.tracking import kalman, store
-    from edge_tracker.tracking.association import associate
-    from edge_tracker.tracking.frame import prepare
-    from edge_tracker.tracking.tracker import Tracker, give_birth
+    from edge_tracker.tracking import tables as store
+    from edge_tracker.tracking.deepsort import kalman
+    from edge_tracker.tracking.deepsort.association import associate
+    from edge_tracker.tracking.deepsort.tracker import Tracker, give_birth
+    from edge_tracker.tracking.detections import prepare
 
     tracker = Tracker(n_init=1, max_age=1)
     boxes = np.array([[0.0, 0.0, 10.0, 20.0], [4.0, 0.0, 10.0, 20.0]])
@@ -52,9 +53,9 @@ def _warm_up_deepsort() -> None:
 def _warm_up_edge() -> None:
     import numpy as np
 
-    from edge_tracker.tracking.edge import EdgeTracker
-    from edge_tracker.tracking.edge_appearance import BUDGET
-    from edge_tracker.tracking.frame import prepare
+    from edge_tracker.tracking.detections import prepare
+    from edge_tracker.tracking.edge.appearance import BUDGET
+    from edge_tracker.tracking.edge.tracker import EdgeTracker
 
     tracker = EdgeTracker()
     boxes = np.array([[0.0, 0.0, 10.0, 20.0], [40.0, 0.0, 10.0, 20.0]])  # apart: crops that overlap are not kept

@@ -54,7 +54,7 @@ def _drop_stale(cache: Path) -> None:
     Numba looks only at the file of the function itself, but what it caches has the functions of the other files in it:
     after an upgrade it could go on running old code.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     digest = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     stamp = cache / "sources.sha256"
     try:

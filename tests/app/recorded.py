@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.config import Config, load_config
+from edge_tracker.app.config.loading import Config, load_config
+from edge_tracker.app.open_tracker import open_tracker
 from edge_tracker.app.replay.recording import Recorder
-from edge_tracker.app.tracker import open_tracker
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.mot import MotDetections
 from edge_tracker.track_arrays import TrackArrays

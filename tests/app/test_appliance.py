@@ -15,8 +15,8 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from edge_tracker.app.camera import GIVEN_SINCE
-from edge_tracker.app.state import load
+from edge_tracker.app.run.camera import GIVEN_SINCE
+from edge_tracker.app.run.state import load
 from tests.app.programs import needs_gstreamer
 from tests.app.street import StreetCamera
 from tests.waiting import COMPILING_S, free_port

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from edge_tracker.app.batching import Batcher, SharedDetector, SharedEmbedder
+from edge_tracker.app.run.batching import Batcher, SharedDetector, SharedEmbedder
 from edge_tracker.app.stats import Stats
 from edge_tracker.detection.detector import Detector
 from edge_tracker.embedding.embedder import Embedder

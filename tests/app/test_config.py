@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort
 from edge_tracker.app.build import served_models, wanted_models
-from edge_tracker.app.config import load_config
-from edge_tracker.app.reference import reference
-from edge_tracker.app.schema import Config, EdgeConfig, TrackerConfig, cameras_of, tracker_arguments
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.config.reference import reference
+from edge_tracker.app.config.schema import Config, EdgeConfig, TrackerConfig, cameras_of, tracker_arguments
 from edge_tracker.errors import ConfigError
-from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.edge.settings import EdgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = "source:\n  uri: video.avi\n"
@@ -88,7 +88,9 @@ def test_the_examples_name_every_key(tmp_path):
 
 
 def test_the_reference_is_what_the_schema_says():
-    assert (ROOT / "docs/configuration-reference.md").read_text() == reference(), "python -m edge_tracker.app.reference"
+    assert (ROOT / "docs/configuration-reference.md").read_text() == reference(), (
+        "python -m edge_tracker.app.config.reference"
+    )
 
 
 def test_paths_are_relative_to_the_file(write, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from edge_tracker.app.replay.explain import Explainer, Explanation
 from edge_tracker.app.replay.replay import RecordedFrame, Recording, Replay
 from edge_tracker.errors import InputError
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.edge.settings import EdgeSettings
 from tests.app.recorded import record
 
 FRAMES = 250

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
 from edge_tracker import EdgeDeepSort
+from edge_tracker.app.config.schema import LineConfig, MqttConfig, ServerConfig, ZoneConfig
 from edge_tracker.app.counting.events import ObjectEvents
 from edge_tracker.app.counting.zones import ZoneMonitor
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, VideoSink
 from edge_tracker.app.results import FrameTracks
-from edge_tracker.app.schema import LineConfig, MqttConfig, ServerConfig, ZoneConfig
+from edge_tracker.app.run.state import load
 from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.frames import Frame
-from edge_tracker.app.state import load
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.detection.detector import Detector
 from edge_tracker.embedding.embedder import Embedder
@@ -172,8 +172,8 @@ def test_any_saved_counts_are_taken_or_left_aside(saved):
 def told():
     """A page and a publisher without a broker."""
     pytest.importorskip("uvicorn")
+    from edge_tracker.app.outputs.live.server import LiveServer
     from edge_tracker.app.outputs.mqtt import MqttPublisher
-    from edge_tracker.app.outputs.server import LiveServer
 
     stats = Stats(cameras={"a": CameraStats("a")})
     server = LiveServer(ServerConfig(port=0), stats, ["a"])

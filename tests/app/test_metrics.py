@@ -18,9 +18,9 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.counting.zones import ZoneMonitor
 from edge_tracker.app.outputs.metrics import registry_of
-from edge_tracker.app.schema import LineConfig, ZoneConfig
 from edge_tracker.app.stats import BUCKETS, STAGES, CameraStats, Stats
 from edge_tracker.inference.triton import ServerStatus
 from tests.waiting import meanwhile

@@ -19,12 +19,12 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_tracker.app.config.schema import MqttConfig
 from edge_tracker.app.outputs import mqtt
 from edge_tracker.app.outputs.frigate import FrigateView
 from edge_tracker.app.outputs.mqtt import UNDER_WAY, MqttPublisher, check_mqtt
 from edge_tracker.app.outputs.payloads import event_payload, totals_payload, tracks_payload
 from edge_tracker.app.results import FrameTracks, ObjectEvent
-from edge_tracker.app.schema import MqttConfig
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.errors import ConfigError
@@ -341,7 +341,7 @@ def test_a_broker_that_forgot_everything_is_told_again(tmp_path: Path, closing):
 CLIENT = """
 import sys, time
 from edge_tracker.app.outputs.mqtt import MqttPublisher
-from edge_tracker.app.schema import MqttConfig
+from edge_tracker.app.config.schema import MqttConfig
 from edge_tracker.app.stats import CameraStats, Stats
 stats = Stats(cameras={"front": CameraStats("front")})
 publisher = MqttPublisher(MqttConfig(host="127.0.0.1", port=int(sys.argv[1])), ["front"], stats)

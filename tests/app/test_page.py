@@ -14,11 +14,11 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs the extra 'server'")
 pytest.importorskip("starlette", reason="needs the extra 'server'")
 
+from edge_tracker.app.config.schema import ServerConfig, ZoneConfig
 from edge_tracker.app.counting.zones import ZoneMonitor
-from edge_tracker.app.outputs import server as module
-from edge_tracker.app.outputs.server import LiveServer
+from edge_tracker.app.outputs.live import server as module
+from edge_tracker.app.outputs.live.server import LiveServer
 from edge_tracker.app.results import FrameTracks
-from edge_tracker.app.schema import ServerConfig, ZoneConfig
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.inference.triton import ServerStatus

@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 import yaml
 
-from edge_tracker.app.camera import Cadence
-from edge_tracker.app.config import load_config
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.config.schema import DetectorConfig
 from edge_tracker.app.outputs.sinks import JsonlSink
 from edge_tracker.app.outputs.writer import Writer, openers_of
-from edge_tracker.app.pipeline import Pipeline
 from edge_tracker.app.results import FrameTracks
-from edge_tracker.app.schema import DetectorConfig
+from edge_tracker.app.run.camera import Cadence
+from edge_tracker.app.run.pipeline import Pipeline
+from edge_tracker.app.run.supervision import needs_restart
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats
-from edge_tracker.app.supervision import needs_restart
 from edge_tracker.detection.detections import Detections
 from edge_tracker.errors import OutputError, SourceError
 from tests.app.street import MjpegCamera
@@ -278,7 +278,7 @@ def test_a_file_whose_outputs_hang_at_the_end_is_not_complete(tmp_path):
 
 
 def test_a_run_of_a_file_waits_for_slow_outputs(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_tracker.app.pipeline.DRAIN_S", 0.0)
+    monkeypatch.setattr("edge_tracker.app.run.pipeline.DRAIN_S", 0.0)
     write = JsonlSink.write
     monkeypatch.setattr(JsonlSink, "write", lambda *arguments: time.sleep(0.3) or write(*arguments))
     path, _ = long_run(tmp_path, 12)
@@ -288,7 +288,7 @@ def test_a_run_of_a_file_waits_for_slow_outputs(tmp_path, monkeypatch):
 
 
 def test_outputs_are_changed_in_mid_run(tmp_path):
-    from edge_tracker.app.schema import OutputsConfig
+    from edge_tracker.app.config.schema import OutputsConfig
 
     first, second = (OutputsConfig(jsonl=str(tmp_path / name)) for name in ("a.jsonl", "b.jsonl"))
     writer = Writer(openers_of(first, 10.0, True), live=False, stats=CameraStats("a"))
@@ -454,7 +454,7 @@ def test_systemd_is_told(tmp_path, monkeypatch):
 def test_a_replaced_model_is_told_and_the_run_goes_on(engines, clips, tmp_path, caplog, monkeypatch):
     import shutil
 
-    monkeypatch.setattr("edge_tracker.app.supervision.LOOK_AT_FILES_S", 0.0)
+    monkeypatch.setattr("edge_tracker.app.run.supervision.LOOK_AT_FILES_S", 0.0)
     model = tmp_path / "yolov3-tiny.onnx"
     shutil.copy(engines / "yolov3-tiny.onnx", model)
     config = {**basics(engines), "source": {"uri": str(clips[0])}}

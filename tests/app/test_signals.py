@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from edge_tracker.app.signals import Signals
+from edge_tracker.app.run.signals import Signals
 from tests.waiting import PATIENCE_S
 
 

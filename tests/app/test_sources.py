@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_tracker.app.config.uri import is_path, redact, resolve_source, scheme_of
 from edge_tracker.app.sources import capture
 from edge_tracker.app.sources.files import NoImages, open_source
-from edge_tracker.app.uri import is_path, redact, resolve_source, scheme_of
 from edge_tracker.errors import SourceError
 from tests.waiting import free_port, wait_for
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app import state as module
-from edge_tracker.app.state import CameraState, StateSaver, load, save, state_path
+from edge_tracker.app.run import state as module
+from edge_tracker.app.run.state import CameraState, StateSaver, load, save, state_path
 
 META = {"frames": 7, "tracks": 2, "next_id": 5, "reported": [1], "names": ["person"], "zones": {}, "events": {}}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_tracker.app.config import load_config
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.config.schema import EdgeConfig, TrackerConfig
 from edge_tracker.app.evaluation import tuning
 from edge_tracker.app.evaluation.evaluation import combine, find_sequences, run_config, score_results
-from edge_tracker.app.schema import EdgeConfig, TrackerConfig
 from edge_tracker.errors import ConfigError
-from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.edge.settings import EdgeSettings
 from tests.waiting import COMPILING_S
 
 optuna = pytest.importorskip("optuna")

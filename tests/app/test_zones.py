@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.path import Path as Polygon
 
+from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.counting.zones import MARGIN, ZoneMonitor
 from edge_tracker.app.results import ZoneEvent
-from edge_tracker.app.schema import LineConfig, ZoneConfig
 
 from .truth import FPS, moments, rows
 

@@ -15,8 +15,8 @@ import pytest
 from edge_tracker import EdgeDeepSort
 from edge_tracker.detection import Detector
 from edge_tracker.embedding.embedder import Embedder
+from edge_tracker.embedding.gpu_crops import _SOURCE
 from edge_tracker.inference.cuda import Cuda, compile_kernel
-from edge_tracker.inference.cuda_crops import _SOURCE
 
 Report = Callable[[str, str], None]
 GPU_DEVICES = ["tensorrt", "cuda"]

@@ -72,7 +72,7 @@ def fake_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the fake CUDA driver and edge-tracker's kernels for the CPU."""
     folder = tmp_path_factory.mktemp("fake-cuda")
     compile_it = ["g++", "-shared", "-fPIC", "-O2", "-std=c++17", "-Wall", "-Werror"]
-    kernels = ROOT / "edge_tracker" / "inference" / "crops.cu"
+    kernels = ROOT / "edge_tracker" / "embedding" / "crops.cu"
     try:
         for command in (
             [

@@ -25,11 +25,12 @@ from onnx import TensorProto, helper
 if "FAKE_PYCUDA_LAZY" in os.environ:  # a real pycuda wants more of the driver than the fake has
     sys.setdlopenflags(os.RTLD_LAZY)
 
+from edge_tracker.embedding import gpu_crops as cuda_crops
 from edge_tracker.embedding.embedder import Embedder
+from edge_tracker.embedding.gpu_crops import GpuCrops
 from edge_tracker.errors import DeviceError, InputError, ModelError
-from edge_tracker.inference import EngineOptions, cuda_crops, load_model
+from edge_tracker.inference import EngineOptions, load_model
 from edge_tracker.inference.cuda import Cuda, compile_kernel, open_cuda
-from edge_tracker.inference.cuda_crops import GpuCrops
 from edge_tracker.inference.engines import ensure_engine, manifest_path
 from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest
 from edge_tracker.inference.onnx import OnnxModel

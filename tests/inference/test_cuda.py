@@ -16,7 +16,7 @@ from edge_tracker.inference.cuda import compile_kernel, open_cuda
 
 from .conftest import ROOT
 
-SOURCE = (ROOT / "edge_tracker" / "inference" / "crops.cu").read_text()
+SOURCE = (ROOT / "edge_tracker" / "embedding" / "crops.cu").read_text()
 
 # Jetson Orin, RTX 30, RTX 40, H100, Jetson Thor, RTX 50.
 CAPABILITIES = ["8.7", "8.6", "8.9", "9.0", "11.0", "12.0"]

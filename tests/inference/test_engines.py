@@ -309,7 +309,7 @@ def test_onnx_metadata(tmp_path: Path) -> None:
 
 
 def test_options_have_the_names_of_the_configuration() -> None:
-    from edge_tracker.app.schema import EngineConfig
+    from edge_tracker.app.config.schema import EngineConfig
 
     options = {field.name: field.default for field in dataclasses.fields(EngineOptions)}
     for name, info in EngineConfig.model_fields.items():

@@ -444,7 +444,7 @@ except ConfigError as error:
 def test_the_client_is_loaded_only_for_a_server(place):
     program = """
 import sys
-import edge_tracker.app.pipeline
+import edge_tracker.app.run.pipeline
 from edge_tracker.embedding import Embedder
 Embedder(sys.argv[1], device="cpu")
 print([name for name in ("tritonclient", "grpc", "google.protobuf") if name in sys.modules])

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort, Track
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.edge import learn_confidences
-from edge_tracker.tracking.edge_filter import CONFIDENCE_COUNT, LEARNT, inaccuracy
-from edge_tracker.tracking.edge_settings import EdgeSettings
-from edge_tracker.tracking.store import CONFIRMED
+from edge_tracker.tracking.edge.filter import CONFIDENCE_COUNT, LEARNT, inaccuracy
+from edge_tracker.tracking.edge.settings import EdgeSettings
+from edge_tracker.tracking.edge.tracker import learn_confidences
+from edge_tracker.tracking.tables import CONFIRMED
 from tests.tracking.scenes import crowd, raw
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_tracker.tracking import kalman
-from edge_tracker.tracking.kalman import KalmanFilter, blocks, dense
+from edge_tracker.tracking.deepsort import kalman
+from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks, dense
 
 reference = pytest.importorskip("deep_sort_realtime.deep_sort.kalman_filter")
 

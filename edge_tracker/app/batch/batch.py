@@ -16,7 +16,7 @@ from edge_tracker.app.batch.results import Failure, Record, Results
 from edge_tracker.app.batch.settings import Settings
 from edge_tracker.app.batch.task import Call, Task
 from edge_tracker.app.batch.worker import Failed, Opened, Tracked
-from edge_tracker.app.signals import Signals
+from edge_tracker.app.run.signals import Signals
 from edge_tracker.errors import DeviceError, OutputError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from edge_tracker.app.uri import IMAGE_SUFFIXES
+from edge_tracker.app.config.uri import IMAGE_SUFFIXES
 from edge_tracker.errors import ConfigError, OutputError, SourceError
 
 log = logging.getLogger(__name__)

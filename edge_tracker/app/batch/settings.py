@@ -13,7 +13,7 @@ from edge_tracker import __version__
 from edge_tracker.app.batch.results import sha256_of
 from edge_tracker.app.build import served_models, wanted_models
 from edge_tracker.app.check import naming
-from edge_tracker.app.schema import Config, cameras_of
+from edge_tracker.app.config.schema import Config, cameras_of
 from edge_tracker.errors import ConfigError, ModelError
 from edge_tracker.inference.locate import find_model
 

@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt
 
+from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.results import ZoneEvent
 from edge_tracker.app.saved import Saved, parse_saved
-from edge_tracker.app.schema import LineConfig, ZoneConfig
 
 MARGIN = 0.05  # of the box's height; a walking person's box trembles by 1 to 3 %
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_tracker.app.config import load_config, needs_frames
+from edge_tracker.app.config.loading import load_config, needs_frames
+from edge_tracker.app.config.schema import Config, OutputsConfig, SourceConfig
 from edge_tracker.app.extras import extra
-from edge_tracker.app.schema import Config, OutputsConfig, SourceConfig
 from edge_tracker.errors import ConfigError, OutputError, SourceError
 from edge_tracker.files import atomic_path
 
@@ -155,7 +155,7 @@ def run_config(
         EdgeTrackerError: a part cannot be opened, a sequence lacks what is needed, or a result cannot be written.
         KeyboardInterrupt: a signal ended the run.
     """
-    from edge_tracker.app.pipeline import Pipeline
+    from edge_tracker.app.run.pipeline import Pipeline
 
     configs = [config_for(config, sequence, output / f"{sequence.name}.txt") for sequence in sequences]
     for sequence, own in zip(sequences, configs, strict=True):

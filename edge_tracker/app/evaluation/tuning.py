@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import yaml
 from tqdm import tqdm
 
+from edge_tracker.app.commands.replay import write_tracks
+from edge_tracker.app.config.schema import Config, EdgeConfig, TrackerConfig
 from edge_tracker.app.evaluation.evaluation import (
     MotSequence,
     Raw,
@@ -34,9 +36,7 @@ from edge_tracker.app.evaluation.evaluation import (
 )
 from edge_tracker.app.extras import extra
 from edge_tracker.app.outputs.sinks import MotSink
-from edge_tracker.app.replay.command import write_tracks
 from edge_tracker.app.replay.replay import Recording, Replay
-from edge_tracker.app.schema import Config, EdgeConfig, TrackerConfig
 from edge_tracker.errors import ConfigError, OutputError
 from edge_tracker.files import atomic_path
 

@@ -20,16 +20,19 @@ from edge_tracker.app.replay.recording import RecordingEmbedder
 from edge_tracker.app.replay.replay import RecordedFrame, Replay
 from edge_tracker.errors import InputError
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking import edge_appearance, edge_filter, edge_matching, kalman
-from edge_tracker.tracking.appearance import NO_ROW, smallest_distance
 from edge_tracker.tracking.assignment import NONE, iou
-from edge_tracker.tracking.association import associate
-from edge_tracker.tracking.edge import EdgeTracker, match_by_looks, measure_features, open_frame, settle
-from edge_tracker.tracking.edge_filter import sureness
-from edge_tracker.tracking.edge_store import longest_gap
-from edge_tracker.tracking.frame import Frame, prepare
-from edge_tracker.tracking.store import CONFIRMED, NEXT_ID, TENTATIVE, predict_tracks
-from edge_tracker.tracking.tracker import Tracker
+from edge_tracker.tracking.deepsort import kalman
+from edge_tracker.tracking.deepsort.association import associate
+from edge_tracker.tracking.deepsort.tracker import Tracker
+from edge_tracker.tracking.detections import Frame, prepare
+from edge_tracker.tracking.edge import appearance as edge_appearance
+from edge_tracker.tracking.edge import filter as edge_filter
+from edge_tracker.tracking.edge import motion as edge_matching
+from edge_tracker.tracking.edge.filter import sureness
+from edge_tracker.tracking.edge.tables import longest_gap
+from edge_tracker.tracking.edge.tracker import EdgeTracker, match_by_looks, measure_features, open_frame, settle
+from edge_tracker.tracking.gallery import NO_ROW, smallest_distance
+from edge_tracker.tracking.tables import CONFIRMED, NEXT_ID, TENTATIVE, predict_tracks
 
 STATES = {TENTATIVE: "tentative", CONFIRMED: "confirmed"}
 SHOWN = 3  # candidates of each kind

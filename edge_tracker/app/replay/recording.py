@@ -28,8 +28,8 @@ import numba
 import numpy as np
 
 from edge_tracker import __version__
+from edge_tracker.app.config.uri import redact
 from edge_tracker.app.replay.recordfile import FIRST_LINE, packed, segment_name, segments_of
-from edge_tracker.app.uri import redact
 from edge_tracker.errors import OutputError
 from edge_tracker.track_arrays import TrackArrays
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edge_tracker.app.config import load_config
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.open_tracker import open_tracker
 from edge_tracker.app.replay.recordfile import Arrays, read_records, segments_of
 from edge_tracker.app.replay.recording import versions
-from edge_tracker.app.tracker import open_tracker
 from edge_tracker.errors import ConfigError, EdgeTrackerError, SourceError
 from edge_tracker.track_arrays import TrackArrays
 

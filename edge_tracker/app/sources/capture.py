@@ -10,8 +10,8 @@ from functools import cache
 import cv2
 import numpy as np
 
+from edge_tracker.app.config.uri import camera_index, is_path, redact, scheme_of
 from edge_tracker.app.sources.gstreamer import csi_pipeline, on_jetson, own_pipeline, rtsp_pipeline
-from edge_tracker.app.uri import camera_index, is_path, redact, scheme_of
 from edge_tracker.errors import SourceError
 
 # OpenCV and FFmpeg print what they think of a stream, with its URL, to stderr. What matters of it is in this module's

@@ -17,10 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_tracker.app.config.uri import IMAGE_SUFFIXES, is_path, number_pattern, resolve_source, scheme_of
 from edge_tracker.app.sources.capture import Capture, open_capture, source_name
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.sources.live import STALL_S, LiveSource, interruptibly
-from edge_tracker.app.uri import IMAGE_SUFFIXES, is_path, number_pattern, resolve_source, scheme_of
 from edge_tracker.errors import SourceError
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from edge_tracker.app.config.uri import redact
 from edge_tracker.app.sources.frames import Frame
-from edge_tracker.app.uri import redact
 from edge_tracker.errors import EdgeTrackerError, SourceError
 
 log = logging.getLogger(__name__)

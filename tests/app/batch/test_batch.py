@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edge_tracker.app.config import load_config
-from edge_tracker.app.pipeline import Pipeline
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.run.pipeline import Pipeline
 from tests.app.batch.squares import configuration, video
 from tests.waiting import COMPILING_S, wait_for
 

@@ -17,8 +17,8 @@ from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
 from edge_tracker.app.batch.settings import Settings
 from edge_tracker.app.batch.task import Task
 from edge_tracker.app.batch.worker import Examined, Failed, Opened, Tracked
-from edge_tracker.app.schema import Config
-from edge_tracker.app.signals import Signals
+from edge_tracker.app.config.schema import Config
+from edge_tracker.app.run.signals import Signals
 from edge_tracker.errors import DeviceError
 
 DIES, HANGS = object(), object()

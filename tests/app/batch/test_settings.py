@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_tracker.app.batch.settings import Cut, settings_of
-from edge_tracker.app.config import load_config
+from edge_tracker.app.config.loading import load_config
 from edge_tracker.errors import ConfigError, ModelError
 from tests.graphs import relu
 

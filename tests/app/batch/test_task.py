@@ -11,7 +11,7 @@ from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
 from edge_tracker.app.batch.settings import Cut, Settings
 from edge_tracker.app.batch.task import ATTEMPTS, Task, tasks_for
 from edge_tracker.app.batch.worker import BatchWorker, Examined, Failed, Tracked
-from edge_tracker.app.schema import Config
+from edge_tracker.app.config.schema import Config
 from edge_tracker.errors import EdgeTrackerError
 
 

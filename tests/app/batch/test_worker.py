@@ -11,8 +11,8 @@ from edge_tracker import __version__
 from edge_tracker.app.batch.results import Stamp, stamp_of
 from edge_tracker.app.batch.settings import settings_of
 from edge_tracker.app.batch.worker import BatchWorker, Failed, Opened
-from edge_tracker.app.config import load_config
-from edge_tracker.app.pipeline import Pipeline
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.run.pipeline import Pipeline
 from tests.app.batch.squares import configuration, video
 
 FRAMES = 60

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.tracking.appearance import BLOCK, NO_ROW, chain, feature_norm, release, smallest_distance
-from edge_tracker.tracking.store import TrackStore
+from edge_tracker.tracking.gallery import BLOCK, NO_ROW, chain, feature_norm, release, smallest_distance
+from edge_tracker.tracking.tables import TrackStore
 from tests.tracking.oracle import Parity
 from tests.tracking.scenes import crowd, raw
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from edge_tracker.tracking.assignment import NONE, match_pairs
-from edge_tracker.tracking.edge_filter import compensate_camera, shakiness, sureness
+from edge_tracker.tracking.edge.filter import compensate_camera, shakiness, sureness
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import CONFIRMED
+from edge_tracker.tracking.tables import CONFIRMED
 
 # For the camera's movement, boxes are compared loosely: enlarged by this share on each side, from this similarity on.
 LOOSE, LOOSE_SIMILARITY = 0.3, 0.1

@@ -12,24 +12,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from edge_tracker.app.batching import SharedDetector, SharedEmbedder
-from edge_tracker.app.camera import Audience, CameraRun, FindsObjects
 from edge_tracker.app.check import naming
-from edge_tracker.app.config import needs_frames
-from edge_tracker.app.models import Models, open_models
+from edge_tracker.app.config.loading import needs_frames
+from edge_tracker.app.config.schema import Camera, Config, cameras_of
+from edge_tracker.app.open_models import Models, open_models
+from edge_tracker.app.open_tracker import compile_ahead, open_tracker
 from edge_tracker.app.outputs.sinks import check_output
 from edge_tracker.app.outputs.writer import Writer, openers_of
-from edge_tracker.app.progress import progress
 from edge_tracker.app.replay.recording import Recorder
-from edge_tracker.app.schema import Camera, Config, cameras_of
-from edge_tracker.app.signals import signals
+from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
+from edge_tracker.app.run.camera import Audience, CameraRun, FindsObjects
+from edge_tracker.app.run.progress import progress
+from edge_tracker.app.run.signals import signals
+from edge_tracker.app.run.state import StateSaver, load, state_path
+from edge_tracker.app.run.summary import Summary
+from edge_tracker.app.run.supervision import Supervisor
 from edge_tracker.app.sources.files import NoImages, open_source
 from edge_tracker.app.sources.frames import Frame, Source
-from edge_tracker.app.state import StateSaver, load, state_path
 from edge_tracker.app.stats import CameraStats
-from edge_tracker.app.summary import Summary
-from edge_tracker.app.supervision import Supervisor
-from edge_tracker.app.tracker import compile_ahead, open_tracker
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
@@ -114,7 +114,7 @@ class Pipeline:
             self._audience: list[Audience] = []
             names = [camera.name for camera in cameras]
             if config.server is not None and not files_only:
-                from edge_tracker.app.outputs.server import LiveServer
+                from edge_tracker.app.outputs.live.server import LiveServer
 
                 server = LiveServer(config.server, stats, names)
                 server.start()

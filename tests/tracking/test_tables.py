@@ -9,8 +9,8 @@ import pytest
 
 from edge_tracker import EdgeDeepSort
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.store import LIVE, TrackStore
-from edge_tracker.tracking.tracker import Tracker
+from edge_tracker.tracking.deepsort.tracker import Tracker
+from edge_tracker.tracking.tables import LIVE, TrackStore
 from tests.tracking.scenes import crowd, raw
 from tests.tracking.states import assert_same_state
 

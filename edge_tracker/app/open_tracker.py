@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edge_tracker.app.schema import Config, tracker_arguments
+from edge_tracker.app.config.schema import Config, tracker_arguments
 from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.tracking import warmup
-from edge_tracker.tracking.tracker import step
+from edge_tracker.tracking.deepsort.tracker import step
 
 log = logging.getLogger(__name__)
 

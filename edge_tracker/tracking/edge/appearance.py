@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.appearance import (
+from edge_tracker.tracking.assignment import NONE, match_pairs
+from edge_tracker.tracking.edge.filter import OTHER_COUNT, OTHER_SUM, SAME_COUNT, SAME_SUM, learn, sureness
+from edge_tracker.tracking.edge.motion import similar_rows
+from edge_tracker.tracking.edge.tables import PENDING, evidence_of, pending_queues
+from edge_tracker.tracking.gallery import (
     BLOCK,
     NO_ROW,
     Queues,
@@ -17,12 +21,8 @@ from edge_tracker.tracking.appearance import (
     release,
     smallest_distance,
 )
-from edge_tracker.tracking.assignment import NONE, match_pairs
-from edge_tracker.tracking.edge_filter import OTHER_COUNT, OTHER_SUM, SAME_COUNT, SAME_SUM, learn, sureness
-from edge_tracker.tracking.edge_matching import similar_rows
-from edge_tracker.tracking.edge_store import PENDING, evidence_of, pending_queues
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import CONFIRMED, DELETED, TENTATIVE
+from edge_tracker.tracking.tables import CONFIRMED, DELETED, TENTATIVE
 
 BUDGET = 10  # features a gallery holds
 

@@ -26,12 +26,12 @@ from urllib.parse import quote
 import cv2
 
 from edge_tracker import __version__
+from edge_tracker.app.config.schema import ServerConfig
+from edge_tracker.app.config.secret import read_secret
 from edge_tracker.app.extras import extra
 from edge_tracker.app.outputs.annotate import Annotator
 from edge_tracker.app.outputs.payloads import track_fields
 from edge_tracker.app.results import FrameTracks
-from edge_tracker.app.schema import ServerConfig
-from edge_tracker.app.secret import read_secret
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Histogram, Stats
 from edge_tracker.errors import ConfigError, OutputError
@@ -370,7 +370,7 @@ async def _send(send: Send, data: bytes) -> None:
 
 
 def _page(name: str, kind: str) -> Any:
-    data = resources.files("edge_tracker.app.outputs").joinpath("page", name).read_bytes()
+    data = resources.files("edge_tracker.app.outputs.live").joinpath("page", name).read_bytes()
 
     async def answer(request: Request) -> Response:
         return Response(data, headers={"content-type": kind})

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_tracker.tracking import kalman
-from edge_tracker.tracking.appearance import NO_ROW, smallest_distance
 from edge_tracker.tracking.assignment import NONE, iou, match_pairs
+from edge_tracker.tracking.deepsort import kalman
+from edge_tracker.tracking.gallery import NO_ROW, smallest_distance
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import CONFIRMED
+from edge_tracker.tracking.tables import CONFIRMED
 
 # DeepSORT prices a forbidden pair this much above the largest allowed cost.
 FORBIDDEN_MARGIN = 1e-5

@@ -16,9 +16,9 @@ from edge_tracker.app.batch.progress import duration, progress
 from edge_tracker.app.batch.results import Failure, Record, Results
 from edge_tracker.app.batch.settings import Cut, Settings, settings_of
 from edge_tracker.app.batch.task import Task, tasks_for
-from edge_tracker.app.config import load_config
-from edge_tracker.app.signals import signals
-from edge_tracker.app.tracker import compile_ahead
+from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.open_tracker import compile_ahead
+from edge_tracker.app.run.signals import signals
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking import edge_filter
-from edge_tracker.tracking.appearance import BLOCK, NO_ROW, Queues, append_unit, chain, release
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.edge_filter import FIRST_SCATTER, LEARNT, SCATTER, SEEN
-from edge_tracker.tracking.edge_settings import EdgeSettings
+from edge_tracker.tracking.edge import filter as edge_filter
+from edge_tracker.tracking.edge.filter import FIRST_SCATTER, LEARNT, SCATTER, SEEN
+from edge_tracker.tracking.edge.settings import EdgeSettings
+from edge_tracker.tracking.gallery import BLOCK, NO_ROW, Queues, append_unit, chain, release
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import (
+from edge_tracker.tracking.tables import (
     CONFIRMED,
     DELETED,
     LIVE,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edge_tracker import __version__
 from edge_tracker.app.build import served_models, wanted_models
-from edge_tracker.app.schema import Config
+from edge_tracker.app.config.schema import Config
 from edge_tracker.errors import DeviceError, EdgeTrackerError
 from edge_tracker.inference.builder import EngineOptions, import_tensorrt
 from edge_tracker.inference.cuda import open_cuda
@@ -204,7 +204,7 @@ def _numba() -> Finding:
     from edge_tracker import tracking
 
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    folder = Path(chosen) if chosen else Path(tracking.__file__).parent / "__pycache__"
+    folder = Path(chosen) if chosen else Path(tracking.__file__).parent
     count = len(list(folder.rglob("*.nbi")))
     value = f"{numba.__version__}, {count} compiled functions in {folder}"
     if not count:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from edge_tracker.app.uri import redact
+from edge_tracker.app.config.uri import redact
 from edge_tracker.errors import ConfigError
 
 MAX_BYTES = 1 << 20

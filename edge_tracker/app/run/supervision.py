@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from edge_tracker.app.camera import CameraRun
-from edge_tracker.app.schema import Config, cameras_of
-from edge_tracker.app.summary import Summary
+from edge_tracker.app.config.schema import Config, cameras_of
+from edge_tracker.app.run.camera import CameraRun
+from edge_tracker.app.run.summary import Summary
 from edge_tracker.errors import EdgeTrackerError
 
 log = logging.getLogger(__name__)

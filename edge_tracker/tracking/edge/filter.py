@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.deepsort.kalman import correct_coordinate
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.kalman import correct_coordinate
 
 # Places in `EdgeStore.learnt`: running sums, the variances of camera and own movement (x, y) that they give, and what
 # appearance distances and confidences have been.

@@ -1,4 +1,4 @@
-"""The reference of all keys of a `cam.yaml`, written from the schema: `python -m edge_tracker.app.reference`."""
+"""The reference of all keys of a `cam.yaml`, written from the schema: `python -m edge_tracker.app.config.reference`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from edge_tracker.app.schema import CameraConfig, Config, sections_in
+from edge_tracker.app.config.schema import CameraConfig, Config, sections_in
 
 HEAD = """\
 # Every key of cam.yaml
 
-Written by `python -m edge_tracker.app.reference` from what the program itself checks against.
+Written by `python -m edge_tracker.app.config.reference` from what the program itself checks against.
 [configuration.md](configuration.md) tells what the sections are for.
 
 """

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_tracker.tracking.appearance import Queues, append, feature_norm
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.edge_appearance import (
+from edge_tracker.tracking.deepsort.tracker import Embed, Tracker, check, note_detections
+from edge_tracker.tracking.detections import OK, Frame, complain, prepare
+from edge_tracker.tracking.edge.appearance import (
     BUDGET,
     NOT_WANTED,
     clean_crops,
@@ -23,10 +24,10 @@ from edge_tracker.tracking.edge_appearance import (
     settle_crossings,
     wanted_crops,
 )
-from edge_tracker.tracking.edge_filter import CONFIDENCE_SUM, SEEN, USUAL_FADE, learn, sureness
-from edge_tracker.tracking.edge_matching import match_by_motion
-from edge_tracker.tracking.edge_settings import EdgeSettings
-from edge_tracker.tracking.edge_store import (
+from edge_tracker.tracking.edge.filter import CONFIDENCE_SUM, SEEN, USUAL_FADE, learn, sureness
+from edge_tracker.tracking.edge.motion import match_by_motion
+from edge_tracker.tracking.edge.settings import EdgeSettings
+from edge_tracker.tracking.edge.tables import (
     EdgeStore,
     bury_edge,
     predict_edge,
@@ -34,10 +35,9 @@ from edge_tracker.tracking.edge_store import (
     settle_edge,
     start_edge,
 )
-from edge_tracker.tracking.frame import OK, Frame, complain, prepare
+from edge_tracker.tracking.gallery import Queues, append, feature_norm
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import CONFIRMED, LIVE
-from edge_tracker.tracking.tracker import Embed, Tracker, check, note_detections
+from edge_tracker.tracking.tables import CONFIRMED, LIVE
 
 HITS = 2  # that confirm a track, given the evidence
 

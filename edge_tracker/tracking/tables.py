@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking import edge_filter, kalman
-from edge_tracker.tracking.appearance import (
+from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.deepsort import kalman
+from edge_tracker.tracking.edge import filter as edge_filter
+from edge_tracker.tracking.gallery import (
     BLOCK,
     NO_ROW,
     Queues,
@@ -20,7 +22,6 @@ from edge_tracker.tracking.appearance import (
     make_gallery,
     release,
 )
-from edge_tracker.tracking.assignment import NONE
 from edge_tracker.tracking.jit import jit
 
 TENTATIVE, CONFIRMED, DELETED = 1, 2, 3

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.appearance import feature_norm
 from edge_tracker.tracking.assignment import NONE, suppress
+from edge_tracker.tracking.gallery import feature_norm
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import NO_CLASS
+from edge_tracker.tracking.tables import NO_CLASS
 
 # What `prepare` found wrong with a detection.
 OK, BAD_BOX, BAD_CONFIDENCE, BAD_FEATURE = 0, 1, 2, 3

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from edge_tracker.app.schema import (
+from edge_tracker.app.config.schema import (
     CAMERA,
     VIDEO_SUFFIXES,
     Camera,
@@ -29,8 +29,8 @@ from edge_tracker.app.schema import (
     cameras_of,
     sections_in,
 )
-from edge_tracker.app.uri import IMAGE_SUFFIXES, SCHEMES, absolute, is_path, redact, resolve_source, scheme_of
-from edge_tracker.app.yamlfile import Document, Key, parse_override, read_document
+from edge_tracker.app.config.uri import IMAGE_SUFFIXES, SCHEMES, absolute, is_path, redact, resolve_source, scheme_of
+from edge_tracker.app.config.yamlfile import Document, Key, parse_override, read_document
 from edge_tracker.errors import ConfigError
 from edge_tracker.inference.triton import DEADLINE_MS, FORM, Address, is_served
 

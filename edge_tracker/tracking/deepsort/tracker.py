@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.appearance import Queues, append
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.association import Settings, associate
-from edge_tracker.tracking.frame import OK, Frame, complain, prepare
+from edge_tracker.tracking.deepsort.association import Settings, associate
+from edge_tracker.tracking.detections import OK, Frame, complain, prepare
+from edge_tracker.tracking.gallery import Queues, append
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.store import (
+from edge_tracker.tracking.tables import (
     LIVE,
     TrackStore,
     bury,

@@ -1,0 +1,1 @@
+"""What `edge-tracker` does, one file a command."""

@@ -1,0 +1,1 @@
+"""What a `cam.yaml` may say: read, checked, explained."""

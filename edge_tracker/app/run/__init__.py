@@ -1,0 +1,1 @@
+"""A run: cameras, their threads, what they share, and what outlives them."""

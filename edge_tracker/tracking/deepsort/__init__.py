@@ -1,0 +1,1 @@
+"""Exact DeepSORT, as deep-sort-realtime runs it."""

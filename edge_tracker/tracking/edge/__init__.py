@@ -1,0 +1,1 @@
+"""`method="edge"`: fewer identity switches at a fraction of the embeddings."""
