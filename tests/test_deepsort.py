@@ -643,8 +643,8 @@ def test_memory_stays_flat() -> None:
         return int(tracks[-1].track_id)
 
     run(600, 0)
-    store = tracker.tracker.store
-    room = len(store.rows.id), len(store.gallery.newer)
+    table = tracker.tracker.table
+    room = len(table.tracks), len(table.gallery.blocks)
     tracemalloc.start()
     try:
         run(700, 600)
@@ -653,7 +653,7 @@ def test_memory_stays_flat() -> None:
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    store = tracker.tracker.store
+    table = tracker.tracker.table
     assert births > 3000
-    assert (len(store.rows.id), len(store.gallery.newer)) == room
+    assert (len(table.tracks), len(table.gallery.blocks)) == room
     assert grown < 300_000, f"{grown} bytes more after 2100 frames"
