@@ -76,7 +76,7 @@ class DeepSortTracker(Method):
         )
         self.compiled = as_record(self.settings._asdict())
         self.n_init, self.max_age, self.budget = self.settings.n_init, self.settings.max_age, self.settings.budget
-        super().__init__(common, whole_pixels=False)
+        super().__init__(common, whole_pixels=True)
 
     def new_table(self) -> DeepSortTable:
         return DeepSortTable()
