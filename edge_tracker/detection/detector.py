@@ -6,7 +6,6 @@ import ast
 import difflib
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,10 +20,12 @@ from edge_tracker.detection import decode
 from edge_tracker.detection.coco import COCO_CATEGORIES, COCO_NAMES
 from edge_tracker.detection.detections import Detections
 from edge_tracker.errors import ConfigError, ModelError, ServerError
-from edge_tracker.inference import EngineOptions, Model, load_model, run_all
+from edge_tracker.inference.availability import DEADLINE_MS, ServerStatus
+from edge_tracker.inference.builder import EngineOptions
 from edge_tracker.inference.images import Fit, Image, ImageBatch, check_image, infer_input
-from edge_tracker.inference.model import TensorSpec, signature
-from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel
+from edge_tracker.inference.load import load_model
+from edge_tracker.inference.model import Feeds, Model, Outputs, TensorSpec, signature
+from edge_tracker.inference.runner import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -94,41 +95,32 @@ class Detector:
         if format is not None and format not in decode.LAYOUTS:
             raise ConfigError(f"unknown detector format {format!r}; one of {', '.join(decode.LAYOUTS)}")
         self.confidence, self.nms_iou = confidence, nms_iou
-        self._owned = isinstance(model, (str, Path))
+        owned = isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
             options = replace(engine or EngineOptions(), batch=batch)
-            self.model = load_model(
+            model = load_model(
                 *(model, device, threads),
                 engine=options,
                 build=build,
                 deadline_ms=deadline_ms,
                 required=fallback is None,
             )
-        else:
-            self.model = model
-        self._server = self.model if isinstance(self.model, TritonModel) else None
+        self.model = model
         self._fallback = fallback
-        self._ready = False
+        self._runner = Runner(model, fallback, owned=owned)
+        if fallback is not None:
+            self.names, self.format = fallback.names, fallback.format
 
         def prepare() -> None:
             self._prepare(format, size, names, batch)
             self._wanted = _class_ids(classes, self.names)
-            self._ready = True
 
-        try:
-            if self._server is None:
-                if fallback is not None:
-                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
-                prepare()
-                return
-            self._server.meanwhile = "frames count as not looked at"
-            if fallback is not None:
-                self.names, self.format = fallback.names, fallback.format
-                self._server.meanwhile = f"{fallback.model.name} detects"
-            self._server.when_up(prepare)
-        except BaseException:
-            self.close()
-            raise
+        self._runner.start(prepare, does="detects", otherwise="frames count as not looked at")
+
+    @property
+    def status(self) -> ServerStatus | None:
+        """Whether the model's server is up, and what was lost; None for a model that is not on a server."""
+        return self._runner.status
 
     def _prepare(
         self, format: str | None, size: tuple[int, int] | None, names: Sequence[str] | None, batch: int
@@ -154,7 +146,7 @@ class Detector:
         # What remains is RT-DETR's size of the original, with the pixels of which it multiplies its boxes. It is told
         # the tensor's own size, so that boxes come in tensor pixels as everybody else's.
         self._fixed = picture.shape[0] is not None
-        rows = picture.shape[0] or min(batch, self._server.batch or batch if self._server is not None else batch)
+        rows = picture.shape[0] or min(batch, model.batch_limit or batch)
         self._extra = {
             tensor.name: np.array([[plain.width, plain.height]] * rows, tensor.dtype)
             for tensor in model.inputs
@@ -189,7 +181,7 @@ class Detector:
         self.names = tuple(known) or _guess_names(self.format, outputs)
         logger.info(
             "%s: format %s, picture %dx%d, %d classes",
-            *(Path(model.name).name, self.format, spec.width, spec.height, len(self.names)),
+            *(model.short_name, self.format, spec.width, spec.height, len(self.names)),
         )
 
     def detect(self, frame: Image) -> Detections:
@@ -201,7 +193,7 @@ class Detector:
         """
         found = self.detect_all([frame])[0]
         if found is None:
-            problem = self._server.status.problem if self._server is not None else None
+            problem = self.status.problem if self.status is not None else None
             raise ServerError(f"{self.model.name}: {problem or 'did not answer in time'}")
         return found
 
@@ -215,19 +207,16 @@ class Detector:
         checked = [check_image(frame, "frame") for frame in frames]
         found: list[Detections | None] = [None if frame.size else Detections.none(self.names) for frame in checked]
         rows = [index for index, frame in enumerate(checked) if frame.size]
-        if self._server is None:
+
+        def ask() -> list[int]:
             self._detect_batches(checked, rows, found)
-            return found
-        start, status, fallback = time.monotonic(), self._server.status, self._fallback
-        if self._ready and status.up:
-            self._detect_batches(checked, rows, found)
-            rows = [index for index in rows if found[index] is None]
-        if rows and fallback is not None and time.monotonic() - start < self._server.deadline:
-            for index, seen in zip(rows, fallback.detect_all([checked[index] for index in rows]), strict=True):
+            return [index for index in rows if found[index] is None]
+
+        def instead(fallback: Detector, missed: Sequence[int]) -> None:
+            for index, seen in zip(missed, fallback.detect_all([checked[index] for index in missed]), strict=True):
                 found[index] = seen
-            status.fallback += len(rows)
-        else:  # what came too late is not made later still
-            status.lost += len(rows)
+
+        self._runner.run(rows, ask, instead)
         return found
 
     def _detect_batches(self, frames: Sequence[Image], rows: Sequence[int], found: list[Detections | None]) -> None:
@@ -240,7 +229,7 @@ class Detector:
                 sent.append((some, [self._batch.put(row, frames[index]) for row, index in enumerate(some)]))
                 yield self._feeds(len(some))
 
-        for outputs in run_all(self.model, batches()):
+        for outputs in self._runner.stream(batches()):
             some, fits = sent.popleft()
             for row, index in enumerate(some) if outputs is not None else ():
                 boxes = self._boxes(outputs, row)  # type: ignore[arg-type]
@@ -249,12 +238,11 @@ class Detector:
 
     def _boxes(self, outputs: Outputs, row: int) -> decode.Boxes | None:
         """As `_decode`; None for what a server gave that is not of the format any more."""
-        if self._server is None:
-            return self._decode(outputs, row)
         try:
             return self._decode(outputs, row)
         except (KeyError, IndexError, ValueError, ModelError) as error:
-            self._server.refuse(f"does not give what format {self.format} has ({error})")
+            if not self._runner.refuse(f"does not give what format {self.format} has ({error})"):
+                raise
             return None
 
     def _found(self, boxes: decode.Boxes, fit: Fit, shape: tuple[int, ...]) -> Detections:
@@ -276,10 +264,7 @@ class Detector:
 
     def close(self) -> None:
         """Free the model, unless it was handed in, and the fallback."""
-        if self._owned:
-            self.model.close()
-        if self._fallback is not None:
-            self._fallback.close()
+        self._runner.close()
 
     def _feeds(self, count: int) -> dict[str, npt.NDArray[Any]]:
         rows = len(self._batch) if self._fixed else count

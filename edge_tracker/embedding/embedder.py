@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,12 +15,14 @@ import numpy.typing as npt
 from edge_tracker.embedding.crops import Boxes, CropCutter, whole_boxes
 from edge_tracker.embedding.gpu_crops import GpuCrops, open_crops
 from edge_tracker.embedding.models import KNOWN, model_name
-from edge_tracker.errors import ConfigError, ModelError
-from edge_tracker.inference import EngineOptions, Model, load_model, run_all
+from edge_tracker.errors import ModelError
+from edge_tracker.inference.availability import DEADLINE_MS, ServerStatus
+from edge_tracker.inference.builder import EngineOptions
 from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD, Image, ImageBatch, check_image, infer_input
+from edge_tracker.inference.load import load_model
 from edge_tracker.inference.manifest import ImageInput, difference
-from edge_tracker.inference.model import signature
-from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel
+from edge_tracker.inference.model import Feeds, Model, Outputs, signature
+from edge_tracker.inference.runner import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,11 @@ class Embedder:
         fallback: Embedder | None = None,
     ) -> None:
         self._gpu: GpuCrops | None = None
-        self._owned = isinstance(model, (str, Path))
+        owned = isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
             name = model_name(model) if isinstance(model, str) else model
             options = replace(engine or EngineOptions(precision="fp16" if half else "fp32"), batch=batch)
-            self.model = load_model(
+            model = load_model(
                 *(name, device, threads),
                 prefer_half=half,
                 engine=options,
@@ -94,28 +95,20 @@ class Embedder:
                 deadline_ms=deadline_ms,
                 required=fallback is None,
             )
-        else:
-            self.model = model
-        self._server = self.model if isinstance(self.model, TritonModel) else None
+        self.model = model
         self._fallback = fallback
+        self._runner = Runner(model, fallback, owned=owned)
         self._most, self._bgr = batch, bgr
         self._cutter = CropCutter()
-        self._warned = self._ready = False
-        try:
-            if self._server is None:
-                if fallback is not None:
-                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
-                self._prepare()
-                self._gpu = open_crops(self.model, self._input, bgr)
-                return
-            self._server.meanwhile = "crops have no features"
-            if fallback is not None:
-                self.dimension = fallback.dimension
-                self._server.meanwhile = f"{fallback.model.name} embeds"
-            self._server.when_up(self._prepare)
-        except BaseException:
-            self.close()
-            raise
+        self._warned = False
+        if fallback is not None:
+            self.dimension = fallback.dimension
+        self._runner.start(self._prepare, does="embeds", otherwise="crops have no features")
+
+    @property
+    def status(self) -> ServerStatus | None:
+        """Whether the model's server is up, and what was lost; None for a model that is not on a server."""
+        return self._runner.status
 
     def _prepare(self) -> None:
         """Find out what the model takes and gives."""
@@ -123,8 +116,8 @@ class Embedder:
         self._input, self._output = _tensors(model)
         fixed = next(t.shape[0] for t in model.inputs if t.name == self._input.name)
         most = min(self._most, CPU_BATCH) if model.device == "cpu" else self._most
-        if self._server is not None and self._server.batch is not None:
-            most = min(most, self._server.batch)
+        if model.batch_limit is not None:
+            most = min(most, model.batch_limit)
         self._fixed = fixed is not None
         self._batch = ImageBatch(self._input, fixed or max(1, most), self._bgr)
         dimension = self._checked(model.run(self._feeds(1)), 1).shape[1]
@@ -136,7 +129,7 @@ class Embedder:
             if unlike:
                 raise ModelError(f"{model.name}: the fallback {known.model.name} is another network: {unlike}")
         self.dimension = dimension
-        self._ready = True
+        self._gpu = open_crops(model, self._input, self._bgr)
 
     def embed(
         self,
@@ -237,10 +230,7 @@ class Embedder:
         """Free the model, unless it was handed in, and the fallback."""
         if self._gpu is not None:
             self._gpu.close()
-        if self._owned:
-            self.model.close()
-        if self._fallback is not None:
-            self._fallback.close()
+        self._runner.close()
 
     def _features(
         self,
@@ -253,18 +243,12 @@ class Embedder:
         `again` is how another embedder gives those of some of the rows.
         """
         features = np.zeros((count, self.dimension), np.float32)
-        if self._server is None:
-            self._embed_batches(crops, features)
-            return self._finite(features)
-        start, status, fallback = time.monotonic(), self._server.status, self._fallback
-        rows = np.arange(count)
-        if self._ready and status.up:
-            rows = np.array(self._embed_batches(crops, features), np.intp)
-        if len(rows) and fallback is not None and time.monotonic() - start < self._server.deadline:
+
+        def instead(fallback: Embedder, missed: Sequence[int]) -> None:
+            rows = np.array(missed, np.intp)
             features[rows] = again(fallback, rows)
-            status.fallback += len(rows)
-        else:  # what came too late is not made later still
-            status.lost += len(rows)
+
+        self._runner.run(range(count), lambda: self._embed_batches(crops, features), instead)
         return self._finite(features)
 
     def _embed_batches(self, crops: Iterable[tuple[int, Image]], features: Features) -> list[int]:
@@ -285,12 +269,12 @@ class Embedder:
                 yield self._feeds(len(held))
 
         lost: list[int] = []
-        for outputs in run_all(self.model, batches()):
+        for outputs in self._runner.stream(batches()):
             held = sent.popleft()
             given = None if outputs is None else self._checked(outputs, len(held))
-            if given is not None and self._server is not None and given.shape[1] != self.dimension:
-                self._server.refuse(f"gave features of length {given.shape[1]} instead of {self.dimension}")
-                given = None
+            if given is not None and given.shape[1] != self.dimension:
+                refused = self._runner.refuse(f"gave features of length {given.shape[1]} instead of {self.dimension}")
+                given = None if refused else given
             if given is None:
                 lost += held
             else:
@@ -340,7 +324,7 @@ def _tensors(model: Model) -> tuple[ImageInput, int]:
     ]
     if len(flat) != 1:
         raise ModelError(f"{model.name}: not an embedder with one feature output (N, D) ({described})")
-    tensor, name = model.inputs[0], model.address.model if isinstance(model, TritonModel) else Path(model.name).name
+    tensor, name = model.inputs[0], model.short_name
     if tensor.dtype == np.uint8:
         spec = infer_input(tensor, None, color="BGR")
     else:

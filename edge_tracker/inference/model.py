@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_tracker.inference.availability import Availability
 from edge_tracker.inference.manifest import ModelManifest
+
+Feeds = Mapping[str, npt.NDArray[Any]]  # one array per input, by name
+Outputs = list[npt.NDArray[Any]]  # all outputs, in the model's order
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
@@ -39,7 +43,7 @@ class Model(Protocol):
 
     Attributes:
         name: what it is called in messages: its file, or its address.
-        path: the file it came from; None for a model on a server.
+        short_name: the same without folder or server.
         device: what it runs on: "cpu", "cuda", "tensorrt" or "triton".
         inputs, outputs: its tensors, in the file's order.
         metadata: the text that the file carries beside the graph.
@@ -47,6 +51,7 @@ class Model(Protocol):
     """
 
     name: str
+    short_name: str
     device: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -54,15 +59,50 @@ class Model(Protocol):
     manifest: ModelManifest | None
 
     @property
-    def path(self) -> Path | None: ...
+    def path(self) -> Path | None:
+        """The file it came from; None for a model on a server."""
+        ...
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    @property
+    def batch_limit(self) -> int | None:
+        """Rows that one batch may have at most; None where there is no such limit."""
+        ...
+
+    @property
+    def availability(self) -> Availability | None:
+        """Whether its server can be asked; None for a model in this process, which is always there."""
+        ...
+
+    def run(self, feeds: Feeds) -> Outputs:
         """Compute all outputs, in the order of `outputs`, from one array per input."""
+        ...
+
+    def stream(self, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
+        """The outputs of each batch, in order; None for one that a server lost.
+
+        A batch is taken when it is needed: its arrays may be written again when the next is asked for.
+        """
         ...
 
     def close(self) -> None:
         """Free what the model holds. It cannot run afterwards."""
         ...
+
+
+class InProcess:
+    """The part of `Model` that is the same for every model in this process."""
+
+    batch_limit: int | None = None
+    availability: Availability | None = None
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """As `Model.run`."""
+        raise NotImplementedError
+
+    def stream(self, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
+        """As `Model.stream`; each batch is run when it comes."""
+        for feeds in batches:
+            yield self.run(feeds)
 
 
 def signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:

@@ -8,19 +8,17 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from platformdirs import user_cache_path
 
 from edge_tracker.errors import DeviceError, ModelError
 from edge_tracker.inference.manifest import read_manifest
-from edge_tracker.inference.model import DEVICES, TensorSpec
+from edge_tracker.inference.model import DEVICES, Feeds, InProcess, Outputs, TensorSpec
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ def gpu_providers() -> list[str]:
     return [device for device, provider in PROVIDERS.items() if device != "cpu" and provider in available]
 
 
-class OnnxModel:
+class OnnxModel(InProcess):
     """An ONNX file in an ONNX Runtime session. See `edge_tracker.inference.model.Model` for the attributes.
 
     ONNX Runtime lists providers whose libraries it cannot load, and then runs on the CPU without saying so. Here a
@@ -90,7 +88,7 @@ class OnnxModel:
         if device not in DEVICES:
             raise DeviceError(f"unknown device {device!r}; one of {', '.join(DEVICES)}")
         self.path = Path(path)
-        self.name = str(path)
+        self.name, self.short_name = str(path), self.path.name
         if not self.path.is_file():
             raise ModelError(f"{path}: no such model file")
         ort = onnxruntime()
@@ -103,7 +101,7 @@ class OnnxModel:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.manifest = read_manifest(self.path, self.metadata)
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Feeds) -> Outputs:
         """Compute all outputs from one array per input.
 
         Raises:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from edge_tracker.inference.builder import import_tensorrt, trt_logger
 from edge_tracker.inference.cuda import Cuda, open_cuda
 from edge_tracker.inference.engines import BUILD, check_fits, is_version_compatible, load_engine_bytes
 from edge_tracker.inference.manifest import read_manifest
-from edge_tracker.inference.model import TensorSpec
+from edge_tracker.inference.model import Feeds, InProcess, Outputs, TensorSpec
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class _Slot:
         stack.callback(cuda.free_event, self.done)
 
 
-class TensorRTModel:
+class TensorRTModel(InProcess):
     """A TensorRT engine. See `edge_tracker.inference.model.Model` for the attributes.
 
     Batches larger than the engine's profile are split, smaller ones than its smallest are padded. One thread at a time
@@ -81,7 +81,7 @@ class TensorRTModel:
         self, path: str | os.PathLike[str], *, trt: ModuleType | None = None, cuda: Cuda | None = None
     ) -> None:
         self.path = Path(path)
-        self.name = str(path)
+        self.name, self.short_name = str(path), self.path.name
         trt = trt or import_tensorrt()
         self.cuda = cuda or open_cuda()
         self._lock = threading.Lock()
@@ -154,7 +154,7 @@ class TensorRTModel:
     def _nbytes(self, spec: TensorSpec, rows: int) -> int:
         return math.prod(self._sizes(spec, rows)) * spec.dtype.itemsize
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Feeds) -> Outputs:
         """Compute all outputs from one array per input.
 
         Raises:
@@ -175,14 +175,14 @@ class TensorRTModel:
 
         return self.run_filled(counts.pop(), fill)
 
-    def _checked(self, spec: TensorSpec, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def _checked(self, spec: TensorSpec, feeds: Feeds) -> npt.NDArray[Any]:
         array = feeds.get(spec.name)
         if array is None or array.dtype != spec.dtype or array.ndim == 0 or array.shape[1:] != spec.shape[1:]:
             given = "nothing" if array is None else f"{array.shape} {array.dtype}"
             raise ModelError(f"{self.path}: takes {spec}, got {given}")
         return array
 
-    def run_filled(self, count: int, fill: Fill) -> list[npt.NDArray[Any]]:
+    def run_filled(self, count: int, fill: Fill) -> Outputs:
         """Compute all outputs from inputs that `fill` puts on the device.
 
         Args:
@@ -195,7 +195,7 @@ class TensorRTModel:
         with self._lock:
             if not hasattr(self, "_slots"):
                 raise ModelError(f"{self.path}: the model is closed")
-            results: list[npt.NDArray[Any]] = [np.empty(self._sizes(spec, count), spec.dtype) for spec in self.outputs]
+            results: Outputs = [np.empty(self._sizes(spec, count), spec.dtype) for spec in self.outputs]
             turns = [(start, min(start + self.batch, count)) for start in range(0, count, self.batch)]
             with self.cuda.current():
                 try:
@@ -231,7 +231,7 @@ class TensorRTModel:
             cuda.download(slot.host[spec.name][:nbytes], slot.device[spec.name], self._computing)
         cuda.record(slot.done, self._computing)
 
-    def _collect(self, number: int, start: int, stop: int, results: list[npt.NDArray[Any]]) -> None:
+    def _collect(self, number: int, start: int, stop: int, results: Outputs) -> None:
         """Wait for a slot and copy its results out."""
         slot = self._slots[number]
         self.cuda.synchronize(slot.done)

@@ -35,7 +35,6 @@ from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
 from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model
-from edge_tracker.inference.triton import TritonModel
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +135,8 @@ class Pipeline:
                 models = open_models(config, build)
                 stack.callback(models.close)
             for what, user in (("detector", models.detector), ("embedder", models.embedder)):
-                if user is not None and isinstance(user.model, TritonModel):
-                    stats.servers[what] = user.model.status
+                if user is not None and user.status is not None:
+                    stats.servers[what] = user.status
             self._finder = self._open_finder(models.detector, recorded, len(cameras))
             embedder = models.embedder
             self._embedder = None if embedder is None else SharedEmbedder(embedder, len(cameras), stats)

@@ -1,0 +1,130 @@
+"""A model at work for a detector or an embedder, with what steps in for it while its server is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from edge_tracker.errors import ConfigError
+from edge_tracker.inference.availability import ServerStatus
+from edge_tracker.inference.model import Feeds, Model, Outputs
+
+
+class StandIn(Protocol):
+    """A detector or an embedder on a model of its own."""
+
+    @property
+    def model(self) -> Model: ...
+
+    def close(self) -> None: ...
+
+
+F = TypeVar("F", bound=StandIn)
+
+
+class Runner(Generic[F]):
+    """Runs a model, and its fallback on what the model does not see in time.
+
+    A model in this process is always there. One on a server may be away, from the start if there is a fallback.
+
+    Args:
+        model: the model.
+        fallback: works while the model's server is away. Closed with this one.
+        owned: whether the model is closed with this one.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, model: Model, fallback: F | None, *, owned: bool) -> None:
+        self.model = model
+        self._fallback, self._owned = fallback, owned
+        self._prepared = False
+
+    @property
+    def status(self) -> ServerStatus | None:
+        """The state of a model on a server, and its counts; None for a model in this process."""
+        return None if self.model.availability is None else self.model.availability.status
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is prepared, and its server, if it has one, is up."""
+        return self._prepared and (self.status is None or self.status.up)
+
+    def start(self, prepare: Callable[[], None], *, does: str, otherwise: str) -> None:
+        """Call `prepare` as soon as the model can be run: now, or later, in another thread, until it succeeds.
+
+        Args:
+            prepare: finds out what the model takes and gives.
+            does: a verb for the log: what the fallback does meanwhile.
+            otherwise: what happens meanwhile without a fallback, in words.
+
+        Raises:
+            ConfigError: a fallback of a model that is not on a server.
+            ModelError, ConfigError: what `prepare` raises, if it is called now. All is closed then.
+        """
+
+        def prepare_it() -> None:
+            prepare()
+            self._prepared = True
+
+        availability, fallback = self.model.availability, self._fallback
+        try:
+            if availability is None:
+                if fallback is not None:
+                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
+                prepare_it()
+                return
+            availability.meanwhile = otherwise if fallback is None else f"{fallback.model.name} {does}"
+            availability.when_up(prepare_it)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(
+        self, rows: Sequence[int], ask: Callable[[], Sequence[int]], instead: Callable[[F, Sequence[int]], None]
+    ) -> None:
+        """Have the model see some rows (crops, or frames), and the fallback those that it missed.
+
+        What is missed when the deadline is over is lost: it would come later still.
+
+        Args:
+            rows: what is to be seen.
+            ask: runs the model; returns the rows that it missed. Not called while the model is away.
+            instead: runs the fallback on such rows.
+        """
+        availability = self.model.availability
+        if availability is None:
+            ask()
+            return
+        start, status = time.monotonic(), availability.status
+        missed = ask() if self.ready else rows
+        if len(missed) and self._fallback is not None and time.monotonic() - start < availability.deadline:
+            instead(self._fallback, missed)
+            status.fallback += len(missed)
+        else:
+            status.lost += len(missed)
+
+    def stream(self, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
+        """As `Model.stream`."""
+        return self.model.stream(batches)
+
+    def refuse(self, reason: str) -> bool:
+        """Count a model on a server as away, since what it gave is of no use.
+
+        Returns:
+            False for a model in this process, which nothing can replace.
+        """
+        availability = self.model.availability
+        if availability is None:
+            return False
+        availability.refuse(reason)
+        return True
+
+    def close(self) -> None:
+        """Free the model, if it is owned, and the fallback."""
+        if self._owned:
+            self.model.close()
+        if self._fallback is not None:
+            self._fallback.close()
