@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_tracker.embedding.embedder import Embedder
-from edge_tracker.embedding.models import model_name
+from edge_tracker.embedding.models import model_name as name_of
 
 
 class MobileNetv2_Embedder(Embedder):
@@ -25,7 +25,7 @@ class MobileNetv2_Embedder(Embedder):
         gpu: bool = True,
     ) -> None:
         super().__init__(
-            model_wts_path or model_name("mobilenet"),
+            model_wts_path or name_of("mobilenet"),
             device="auto" if gpu else "cpu",
             bgr=bgr,
             batch=max_batch_size,
@@ -45,7 +45,7 @@ class TorchReID_Embedder(Embedder):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__(
-            model_wts_path or model_name or "osnet_ain_x1_0",
+            model_wts_path or name_of("torchreid", model_name),
             device="auto" if gpu else "cpu",
             bgr=bgr,
             batch=max_batch_size or 16,
