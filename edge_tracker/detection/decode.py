@@ -33,7 +33,7 @@ from edge_tracker.errors import ModelError
 from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD
 
 Array = npt.NDArray[Any]
-Outputs = Mapping[str, Array]
+NamedOutputs = Mapping[str, Array]
 
 _UNIT: dict[str, Any] = {"color": "RGB", "mean": (0.0,) * 3, "std": (255.0,) * 3}
 _YOLO = {**_UNIT, "resize": "letterbox"}
@@ -46,7 +46,7 @@ _MOST_QUERIES = 1000
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Candidates:
     """Boxes in tensor pixels, still to be thinned out.
 
     Attributes:
@@ -61,7 +61,7 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Request:
+class DecodeOptions:
     """What a decoder must know beside the outputs.
 
     Attributes:
@@ -86,12 +86,12 @@ class Layout:
         input: how the picture is prepared, as fields of `ImageInput`.
     """
 
-    decode: Callable[[Outputs, Request], Boxes]
+    decode: Callable[[NamedOutputs, DecodeOptions], Candidates]
     nms: bool
     input: dict[str, Any] = field(default_factory=dict)
 
 
-def _first(outputs: Outputs) -> Array:
+def _first(outputs: NamedOutputs) -> Array:
     return next(iter(outputs.values()))
 
 
@@ -113,59 +113,59 @@ def _best(cxcywh: Array, scores: Array, confidence: float) -> tuple[Array, Array
     return cxcywh[keep], best[keep], scores[keep].argmax(axis=1)
 
 
-def _yolov5(outputs: Outputs, request: Request) -> Boxes:
+def _yolov5(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    rows = rows[rows[:, 4] >= request.confidence]
-    end = 5 + request.classes if request.classes else None
-    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:5] * rows[:, 5:end], request.confidence)
-    return Boxes(_corners(boxes), score, class_id)
+    rows = rows[rows[:, 4] >= options.confidence]
+    end = 5 + options.classes if options.classes else None
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:5] * rows[:, 5:end], options.confidence)
+    return Candidates(_corners(boxes), score, class_id)
 
 
-def _yolov8(outputs: Outputs, request: Request) -> Boxes:
+def _yolov8(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     columns = _first(outputs)
-    end = 4 + request.classes if request.classes else None
-    keep = np.flatnonzero(columns[4:end].max(axis=0) >= request.confidence)
+    end = 4 + options.classes if options.classes else None
+    keep = np.flatnonzero(columns[4:end].max(axis=0) >= options.confidence)
     rows = columns[:, keep].T
-    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:end], request.confidence)
-    return Boxes(_corners(boxes), score, class_id)
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:end], options.confidence)
+    return Candidates(_corners(boxes), score, class_id)
 
 
-def _yolov10(outputs: Outputs, request: Request) -> Boxes:
+def _yolov10(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    rows = rows[rows[:, 4] >= request.confidence]
-    return Boxes(rows[:, :4], rows[:, 4], rows[:, 5])
+    rows = rows[rows[:, 4] >= options.confidence]
+    return Candidates(rows[:, :4], rows[:, 4], rows[:, 5])
 
 
-def _yolox(outputs: Outputs, request: Request) -> Boxes:
+def _yolox(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    corner, stride = _grid(len(rows), request.height, request.width)
-    keep = rows[:, 4] >= request.confidence
+    corner, stride = _grid(len(rows), options.height, options.width)
+    keep = rows[:, 4] >= options.confidence
     rows, corner, stride = rows[keep], corner[keep], stride[keep]
     centre = (rows[:, :2] + corner) * stride
     size = np.exp(np.minimum(rows[:, 2:4], 20)) * stride
     decoded = np.concatenate([centre, size, rows[:, 4:]], axis=1)
-    return _yolov5({"decoded": decoded}, request)
+    return _yolov5({"decoded": decoded}, options)
 
 
-def _rtdetr(outputs: Outputs, request: Request) -> Boxes:
+def _rtdetr(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:], request.confidence)
-    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:], options.confidence)
+    return Candidates(_corners(boxes, options.width, options.height), score, class_id)
 
 
-def _detr(outputs: Outputs, request: Request) -> Boxes:
-    boxes, score, class_id = _best(outputs["pred_boxes"], _sigmoid(outputs["logits"]), request.confidence)
-    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+def _detr(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
+    boxes, score, class_id = _best(outputs["pred_boxes"], _sigmoid(outputs["logits"]), options.confidence)
+    return Candidates(_corners(boxes, options.width, options.height), score, class_id)
 
 
-def _dfine(outputs: Outputs, request: Request) -> Boxes:
-    keep = outputs["scores"] >= request.confidence
-    return Boxes(outputs["boxes"][keep], outputs["scores"][keep], outputs["labels"][keep])
+def _dfine(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
+    keep = outputs["scores"] >= options.confidence
+    return Candidates(outputs["boxes"][keep], outputs["scores"][keep], outputs["labels"][keep])
 
 
-def _rfdetr(outputs: Outputs, request: Request) -> Boxes:
-    boxes, score, class_id = _best(outputs["dets"], _sigmoid(outputs["labels"]), request.confidence)
-    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+def _rfdetr(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
+    boxes, score, class_id = _best(outputs["dets"], _sigmoid(outputs["labels"]), options.confidence)
+    return Candidates(_corners(boxes, options.width, options.height), score, class_id)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -181,7 +181,9 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def choose(outputs: Outputs, size: tuple[int, int], metadata: Mapping[str, str], classes: int | None) -> str | None:
+def choose(
+    outputs: NamedOutputs, size: tuple[int, int], metadata: Mapping[str, str], classes: int | None
+) -> str | None:
     """The layout that a model's outputs have, or None if they fit none.
 
     Args:

@@ -173,7 +173,7 @@ class Detector:
             own = {"mean": None, "std": None} if picture.dtype == np.uint8 else {}
             spec = replace(plain, **{**self._layout.input, **own})
         self._batch = ImageBatch(spec, rows)
-        self._request = decode.Request(spec.height, spec.width, self.confidence, len(known) or None)
+        self._options = decode.DecodeOptions(spec.height, spec.width, self.confidence, len(known) or None)
         try:
             self._decode(probe)
         except (KeyError, IndexError, ValueError, ModelError) as error:
@@ -236,7 +236,7 @@ class Detector:
                 if boxes is not None:
                     found[index] = self._found(boxes, fits[row], frames[index].shape)
 
-    def _boxes(self, outputs: Outputs, row: int) -> decode.Boxes | None:
+    def _boxes(self, outputs: Outputs, row: int) -> decode.Candidates | None:
         """As `_decode`; None for what a server gave that is not of the format any more."""
         try:
             return self._decode(outputs, row)
@@ -245,7 +245,7 @@ class Detector:
                 raise
             return None
 
-    def _found(self, boxes: decode.Boxes, fit: Fit, shape: tuple[int, ...]) -> Detections:
+    def _found(self, boxes: decode.Candidates, fit: Fit, shape: tuple[int, ...]) -> Detections:
         """What counts of the boxes of a frame of a shape, in its pixels."""
         ltrb, score, class_id = boxes.ltrb, boxes.score, boxes.class_id.astype(np.int64)
         keep = np.isfinite(ltrb).all(axis=1)
@@ -271,14 +271,14 @@ class Detector:
         extra = {name: array[:rows] for name, array in self._extra.items()}
         return {self._batch.spec.name: self._batch.tensor(rows), **extra}
 
-    def _decode(self, outputs: list[npt.NDArray[Any]], row: int = 0) -> decode.Boxes:
+    def _decode(self, outputs: Outputs, row: int = 0) -> decode.Candidates:
         """Boxes of one picture of a batch."""
         named = {
             tensor.name: array[row].astype(np.float32, copy=False)
             for tensor, array in zip(self.model.outputs, outputs, strict=True)
             if array.ndim > 1
         }
-        return self._layout.decode(named, self._request)
+        return self._layout.decode(named, self._options)
 
     def _suppress(self, ltrb: npt.NDArray[Any], score: npt.NDArray[Any], class_id: npt.NDArray[Any]) -> Any:
         """Indices of the boxes that stay, most confident first; every class by itself."""
@@ -330,7 +330,7 @@ def _metadata_names(metadata: dict[str, str]) -> tuple[str, ...]:
     return tuple(str(names.get(number, "")) for number in range(max(names, default=-1) + 1))
 
 
-def _guess_names(format: str, outputs: decode.Outputs) -> tuple[str, ...]:
+def _guess_names(format: str, outputs: decode.NamedOutputs) -> tuple[str, ...]:
     """Names for a model that does not say: COCO's where the number of classes allows."""
     first = next(iter(outputs.values()))
     columns = {

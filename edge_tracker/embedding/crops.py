@@ -15,7 +15,7 @@ from edge_tracker.inference.images import IMAGENET_MEAN, Image
 # Beyond any frame, well inside what OpenCV's fixed-point drawing can hold.
 _FAR = 1e6
 
-Boxes = npt.NDArray[np.int64]
+WholeBoxes = npt.NDArray[np.int64]
 
 
 # What masks hide gets ImageNet's mean colour, which networks normalise to about nothing. The reference writes these
@@ -33,7 +33,7 @@ class CropCutter:
     def cut(
         self,
         frame: Image,
-        boxes: Boxes,
+        boxes: WholeBoxes,
         masks: Sequence[npt.NDArray[Any]] | npt.NDArray[Any] | None = None,
         polygons: Sequence[Any] | None = None,
     ) -> Iterator[tuple[int, Image]]:
@@ -64,7 +64,7 @@ class CropCutter:
     def regions(
         self,
         size: tuple[int, ...],
-        boxes: Boxes,
+        boxes: WholeBoxes,
         masks: Sequence[npt.NDArray[Any]] | npt.NDArray[Any] | None = None,
         polygons: Sequence[Any] | None = None,
     ) -> Iterator[tuple[int, tuple[int, int, int, int], Image | None]]:
@@ -125,7 +125,7 @@ class CropCutter:
         return self._pixels[:h, :w], self._mask[:h, :w]
 
 
-def whole_boxes(ltwh: npt.ArrayLike) -> Boxes:
+def whole_boxes(ltwh: npt.ArrayLike) -> WholeBoxes:
     """Boxes (M, 4) ltwh with each of the four numbers truncated to whole pixels, towards zero.
 
     Raises:

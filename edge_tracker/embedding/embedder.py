@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_tracker.embedding.crops import Boxes, CropCutter, whole_boxes
+from edge_tracker.embedding.crops import CropCutter, WholeBoxes, whole_boxes
 from edge_tracker.embedding.gpu_crops import GpuCrops, open_crops
 from edge_tracker.embedding.models import KNOWN, model_name
 from edge_tracker.errors import ModelError
@@ -212,7 +212,7 @@ class Embedder:
         return frame if on_gpu else check_image(frame, "frame")
 
     def _embed_on_gpu(
-        self, gpu: GpuCrops, frame: Any, boxes: Boxes, masks: Any, polygons: Sequence[Any] | None
+        self, gpu: GpuCrops, frame: Any, boxes: WholeBoxes, masks: Any, polygons: Sequence[Any] | None
     ) -> Features:
         """As `embed`, the crops made on the GPU."""
         size = tuple(frame.shape[:2])

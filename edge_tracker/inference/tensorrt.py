@@ -40,7 +40,7 @@ _DTYPES = {
 Fill = Callable[[int, int, dict[str, int], int, Any], None]
 
 
-class _Slot:
+class _BatchBuffers:
     """The buffers of one batch in flight: there are two, so that one is filled while the other is computed."""
 
     def __init__(self, cuda: Cuda, sizes: dict[str, int], stack: ExitStack) -> None:
@@ -135,7 +135,7 @@ class TensorRTModel(InProcess):
         self._copying, self._computing = cuda.stream(), cuda.stream()
         stack.callback(cuda.free_stream, self._copying)
         stack.callback(cuda.free_stream, self._computing)
-        self._slots = [_Slot(cuda, sizes, stack) for _ in range(2)]
+        self._slots = [_BatchBuffers(cuda, sizes, stack) for _ in range(2)]
 
     def _spec(self, name: str) -> TensorSpec:
         shape = tuple(self._engine.get_tensor_shape(name))

@@ -71,7 +71,7 @@ class _Link:
         self.client.close()
 
 
-class _Call:
+class _Request:
     """A request on its way."""
 
     def __init__(self, link: _Link, rows: int) -> None:
@@ -168,7 +168,7 @@ class TritonModel:
 
     def _stream(self, batches: Iterable[Feeds], limit: float) -> Iterator[Outputs | None]:
         until = time.monotonic() + limit
-        calls: deque[_Call | None] = deque()
+        calls: deque[_Request | None] = deque()
         try:
             for feeds in batches:
                 if len(calls) == IN_FLIGHT:
@@ -181,7 +181,7 @@ class TritonModel:
                 if call is not None and call.context is not None:
                     call.context.cancel()
 
-    def _send(self, feeds: Feeds, until: float) -> _Call | None:
+    def _send(self, feeds: Feeds, until: float) -> _Request | None:
         """Put a batch on its way; None where that is no use."""
         link = self.availability.connection()
         if link is None:
@@ -196,14 +196,14 @@ class TritonModel:
             self.availability.lose(link, _reason(error))
             return None
 
-    def _request(self, link: _Link, feeds: Feeds, timeout: float) -> _Call:
+    def _request(self, link: _Link, feeds: Feeds, timeout: float) -> _Request:
         inputs = []
         for name, array in feeds.items():
             tensor = self._grpc.InferInput(name, list(array.shape), _NAMES[array.dtype])
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
         wanted = [self._grpc.InferRequestedOutput(spec.name) for spec in link.facts.outputs]
-        call = _Call(link, len(next(iter(feeds.values()))))
+        call = _Request(link, len(next(iter(feeds.values()))))
         call.context = link.client.async_infer(
             self.address.model,
             inputs,
@@ -214,7 +214,7 @@ class TritonModel:
         )
         return call
 
-    def _answer(self, call: _Call | None, until: float) -> Outputs | None:
+    def _answer(self, call: _Request | None, until: float) -> Outputs | None:
         """The outputs of a batch on its way; None if it is lost."""
         if call is None:
             return None
@@ -325,7 +325,7 @@ def _check_same(name: str, before: _Facts, now: _Facts) -> None:
             raise ModelError(f"{name}: another model is served there now ({other}); restart to use it")
 
 
-def _outputs(call: _Call) -> Outputs:
+def _outputs(call: _Request) -> Outputs:
     """The arrays of an answer.
 
     Raises:
