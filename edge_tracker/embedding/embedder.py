@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edge_tracker.embedding.crops import CropCutter, WholeBoxes, whole_boxes
 from edge_tracker.embedding.gpu_crops import GpuCrops, open_crops
 from edge_tracker.embedding.models import KNOWN, model_name
+from edge_tracker.embedding.protocol import Features
 from edge_tracker.errors import ModelError
 from edge_tracker.inference.availability import DEADLINE_MS, ServerStatus
 from edge_tracker.inference.builder import EngineOptions
@@ -25,8 +26,6 @@ from edge_tracker.inference.model import Feeds, Model, Outputs, signature
 from edge_tracker.inference.runner import Runner
 
 logger = logging.getLogger(__name__)
-
-Features = npt.NDArray[np.float32]
 
 # Measured with MobileNetV2: on a CPU 4 at a time are 4 % faster than 2, and from 16 on it gets slower (the activations
 # leave the cache), while each image takes some 13 MB.

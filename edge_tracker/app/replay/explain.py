@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
 
 import numpy as np
 
@@ -563,8 +562,8 @@ class Explainer:
         self.seen = self.seen_within = False
         self._tap: RecordingEmbedder | None = None
         if replay.embedder is not None:
-            self._tap = RecordingEmbedder(cast("Any", replay.embedder))
-            replay.tracker.embedder = cast("Any", self._tap)
+            self._tap = RecordingEmbedder(replay.embedder)
+            replay.tracker.embedder = self._tap
 
     def __iter__(self) -> Iterator[tuple[RecordedFrame, TrackArrays, Explanation | None]]:
         """Each frame of the replay, its tracks, and the explanation where there is something to explain.

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
 
 from edge_tracker.app.check import naming
 from edge_tracker.app.config.loading import needs_frames
@@ -33,7 +32,6 @@ from edge_tracker.app.stats import CameraStats
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
-from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model
 
 log = logging.getLogger(__name__)
@@ -187,7 +185,7 @@ class Pipeline:
         own = config.model_copy(
             update={"tracker": camera.tracker, "source": camera.source, "name": camera.name, "cameras": None}
         )
-        tracker = open_tracker(own, cast("Embedder | None", self._embedder), source.fps)
+        tracker = open_tracker(own, self._embedder, source.fps)
         keeps = source.live and config.state.every > 0
         path = state_path(config.state.folder, camera.name)
         state = load(path) if keeps else None
