@@ -1,4 +1,4 @@
-"""A model file to arrays, whatever runs it."""
+"""Running models: named arrays in, arrays out, in ONNX Runtime, in TensorRT or on a Triton server."""
 
 from edge_tracker.inference.builder import EngineOptions
 from edge_tracker.inference.load import load_model

@@ -1,6 +1,6 @@
-"""A model on a server that may go away: it is left alone while it is away, and tried until it is back.
+"""The availability of a model on a server: requests stop when it fails, and start again when it answers in time.
 
-Nothing here knows a protocol; `edge_tracker.inference.triton.client` connects to a server and asks it.
+Nothing here knows a network protocol; `edge_tracker.inference.triton.client` does.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from edge_tracker.errors import ServerError
 logger = logging.getLogger(__name__)
 
 DEADLINE_MS = 250
-START_S = 10.0  # for the first contact: a server runs a model slowly the first time
-PROBE_S = 1.0  # for what is asked of a server that was away
-# Between probes of a server that is away: the first, and the longest.
+START_S = 10.0  # limit for the first contact: the first run of a model is slow
+PROBE_S = 1.0  # limit for a question to a server that was unavailable
+# Shortest and longest pause between probes of an unavailable server.
 PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-# One that fails again within this time, since it is too slow for whole frames, is left alone for longer each time, at
-# most so long: each try costs a frame its deadline, and the log two lines.
+# A server that fails again within STEADY_S is too slow for whole frames. Each further attempt costs a frame its
+# deadline and the log two lines, so the pause before it doubles each time, up to LEFT_ALONE_S.
 STEADY_S, LEFT_ALONE_S = 10.0, 60.0
 
 
 @dataclass
 class ServerStatus:
-    """How it is with a served model. Each figure has one writer; readers take what is there.
+    """The state of a model on a server, and its counts. Each field has one writer, and is read without a lock.
 
     Attributes:
         name: its address.
-        up: whether it is asked at present.
-        problem: why it is not; None while it is.
-        outages: how often it went away.
-        lost: crops, or frames, that it was to see and nobody saw.
-        fallback: those that the fallback saw instead.
+        up: True while requests are sent to it.
+        problem: the reason why not; None while it is up.
+        outages: number of times it became unavailable.
+        lost: crops or frames meant for it that were not processed at all.
+        fallback: crops or frames that the fallback processed instead.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Connection(Protocol):
     """An open connection to a served model."""
 
     def close(self) -> None:
-        """Give it up, with what is under way on it."""
+        """Close it; requests in flight on it are lost."""
 
 
 C = TypeVar("C", bound=Connection)
@@ -60,7 +60,7 @@ C_co = TypeVar("C_co", bound=Connection, covariant=True)
 
 
 class Connects(Protocol[C_co]):
-    """A client that can open connections to one served model.
+    """A client that can open connections to one model on a server.
 
     Attributes:
         name: the model's address.
@@ -69,48 +69,48 @@ class Connects(Protocol[C_co]):
     name: str
 
     def connect(self, timeout: float, trial: float) -> C_co:
-        """Open a connection, and see that the model runs and is the one it was.
+        """Open a connection, and check that the model runs and is still the same.
 
         Args:
-            timeout: seconds for each question about the model.
-            trial: seconds that it may take to run.
+            timeout: limit for each question about the model, seconds.
+            trial: limit for a trial run, seconds.
 
         Raises:
             ServerError: no answer.
-            ModelError: a model that cannot be used, or not the one it was.
+            ModelError: the model cannot be used, or is another one than before.
         """
 
     def forget(self) -> None:
-        """Accept any model at the next connection: nobody has used the one that was there."""
+        """Accept any model at the next connection, since the last one was never used."""
 
 
 class Availability(Generic[C]):
-    """Whether a served model can be asked.
+    """A circuit breaker for a model on a server.
 
-    When a request fails or does not come back in time the model counts as away. Then nothing is sent, and a thread
-    tries to connect until the server answers in time again, with the same model.
+    When a request fails or is late, the model counts as unavailable. Then nothing is sent, and a thread tries to
+    connect until the server answers in time again, with the same model.
 
     Args:
         client: opens the connections.
-        deadline: seconds that the batches of one frame may take together.
+        deadline: time limit for all batches of one frame together, seconds.
 
     Attributes:
-        deadline: seconds.
-        status: whether the model is up, and what was lost.
-        meanwhile: what happens while it is away, in words, for the log.
+        deadline: the same; may be changed at any time.
+        status: the state of the model.
+        meanwhile: what happens while it is unavailable, in words, for the log.
     """
 
     def __init__(self, client: Connects[C], deadline: float) -> None:
         self.deadline = deadline
         self.status = ServerStatus(client.name)
-        self.meanwhile = "what it was to see counts as not seen"
+        self.meanwhile = "its inputs are not processed"
         self._client = client
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._connection: C | None = None
         self._prepare: Callable[[], None] | None = None
         self._seeker: threading.Thread | None = None
-        self._answers = False  # also while `prepare` is at work, before `status` says so
+        self._answers = False  # True already while `prepare` runs, before `status.up` is
         self._pauses = Backoff(PAUSE_S, LEFT_ALONE_S)
         self._pause = self._pauses.next()
         self._since = time.monotonic()
@@ -119,11 +119,11 @@ class Availability(Generic[C]):
         """Connect for the first time.
 
         Args:
-            required: False if the server may be away for now. Then call `when_up`.
+            required: False if the server may be unavailable for now. Then call `when_up`.
 
         Raises:
             ServerError: no server answers, or it has no such model.
-            ModelError: a model that cannot be used.
+            ModelError: the model cannot be used.
         """
         try:
             self._connect(START_S, START_S)
@@ -133,10 +133,10 @@ class Availability(Generic[C]):
             self.status.problem = self._without_name(error)
 
     def when_up(self, prepare: Callable[[], None]) -> None:
-        """Call `prepare` as soon as the model can be run: now, or later, in another thread, until it succeeds.
+        """Call `prepare` as soon as the model can run: now, or later in another thread, until it succeeds.
 
         Raises:
-            ModelError, ConfigError: what `prepare` raises, if it is called now.
+            ModelError, ConfigError: raised by `prepare`, if it is called now.
         """
         if self.status.up:
             prepare()
@@ -147,18 +147,18 @@ class Availability(Generic[C]):
         self._seek()
 
     def connection(self) -> C | None:
-        """The connection to send on; None while the model is away."""
+        """The connection to send on; None while the model is unavailable."""
         with self._lock:
             return self._connection if self._answers else None
 
     def lose(self, connection: C, reason: str) -> None:
-        """A request on a connection has failed: count the model as away."""
+        """Count the model as unavailable, since a request on this connection failed."""
         with self._lock:
             if connection is not self._connection or not self._answers:
                 return
             self._answers = False
             self.status.problem = reason
-            if not self.status.up:  # whoever prepares is told, and tries again
+            if not self.status.up:  # it failed in `prepare`; `_connect` reports that and tries again
                 return
             self.status.up = False
             self.status.outages += 1
@@ -170,14 +170,14 @@ class Availability(Generic[C]):
         self._seek()
 
     def refuse(self, reason: str) -> None:
-        """Count the model as away: what it gives is of no use."""
+        """Count the model as unavailable, since its outputs cannot be used."""
         with self._lock:
             connection = self._connection
         if connection is not None:
             self.lose(connection, reason)
 
     def close(self) -> None:
-        """Give up the connection. Nothing can be asked afterwards."""
+        """Close the connection. Nothing can be sent afterwards."""
         self._closed.set()
         if self._seeker is not None and self._seeker is not threading.current_thread():
             self._seeker.join(2 * PROBE_S)
@@ -195,7 +195,7 @@ class Availability(Generic[C]):
             self._seeker.start()
 
     def _win_back(self) -> None:
-        """Try until the model answers again."""
+        """Try to connect until the model answers again."""
         name, since, refused = self.status.name, self._since, ""
         pauses = Backoff(self._pause, LONGEST_PAUSE_S)
         while not self._closed.wait(pauses.next()):
@@ -204,7 +204,7 @@ class Availability(Generic[C]):
             except ServerError as error:
                 logger.debug("%s", error)
                 self.status.problem = self._without_name(error)
-            except Exception as error:  # a model that cannot be used, for whatever reason: not at the price of the run
+            except Exception as error:  # the model cannot be used; whatever the reason, the run goes on
                 self.status.problem = self._without_name(error)
                 if str(error) != refused:
                     refused = str(error)
@@ -217,7 +217,7 @@ class Availability(Generic[C]):
                 return
 
     def _connect(self, timeout: float, trial: float) -> None:
-        """Use the model over a connection of its own. Arguments and errors as of `Connects.connect`."""
+        """Replace the connection by a new one. Arguments and errors are those of `Connects.connect`."""
         unused: C | None = self._client.connect(timeout, trial)
         try:
             with self._lock:
@@ -242,5 +242,5 @@ class Availability(Generic[C]):
                 unused.close()
 
     def _without_name(self, error: BaseException) -> str:
-        """The message of an error without the address at its front."""
+        """The message of an error without the address in front."""
         return str(error).removeprefix(f"{self.status.name}: ") or type(error).__name__

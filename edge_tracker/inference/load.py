@@ -1,4 +1,4 @@
-"""Loading a model, in whatever runs it."""
+"""Loading a model into the runtime that suits it."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def load_model(
     Args:
         model: a name or a path, see `find_model`; or the address of a model on a server, see `TritonModel`.
         device: "cpu", "cuda", "tensorrt", or "auto" for the best of them that works. "tensorrt" is an engine in
-            TensorRT, built from the ONNX file if need be, or ONNX Runtime's provider of that name where TensorRT's own
-            Python module is missing. An `.engine` runs in TensorRT whatever is said here, but is refused for "cpu".
-        threads: CPU threads a model may use on the CPU; 0 for all the cores that this process may run on.
-        prefer_half: on a GPU, take `NAME.fp16.onnx` where it lies beside `NAME.onnx`. On a CPU FP16 is slower than
-            FP32, so it is never taken there.
-        engine: how an engine is to be built.
-        build: False to refuse, instead of building an engine that is missing or stale.
-        deadline_ms: what the batches of one frame may take together on a server.
-        required: False if the server may be away for now.
+            TensorRT, built from the ONNX file if necessary, or ONNX Runtime's provider of that name where TensorRT's
+            own Python module is missing. An `.engine` always runs in TensorRT, and is refused for "cpu".
+        threads: CPU threads; 0 for all the cores that this process may run on.
+        prefer_half: on a GPU, use `NAME.fp16.onnx` if it is beside `NAME.onnx`. On a CPU, FP16 is slower than FP32 and
+            never used.
+        engine: options for building an engine.
+        build: False to raise an error instead of building an engine that is missing or stale.
+        deadline_ms: time limit on a server for all batches of one frame together, milliseconds.
+        required: False if the server may be unavailable for now.
 
     Raises:
         ServerError: no server answers at the address, or it has no such model.
-        ModelError: no such file, or not a usable model; an engine is to be built and `build` is False.
-        DeviceError: the device that was asked for cannot be used.
+        ModelError: no such file, or not a usable model; an engine would have to be built and `build` is False.
+        DeviceError: the requested device cannot be used.
     """
     if device not in DEVICES:
         raise DeviceError(f"unknown device {device!r}; one of {', '.join(DEVICES)}")
@@ -79,7 +79,7 @@ def load_model(
 
 
 def _open_engine(path: Path, device: str, options: EngineOptions, build: bool) -> Model | None:
-    """The model as an engine in TensorRT; None where ONNX Runtime is to run it."""
+    """The model as an engine in TensorRT; None if ONNX Runtime has to run it."""
     from edge_tracker.inference.tensorrt import TensorRTModel
 
     try:
@@ -87,7 +87,7 @@ def _open_engine(path: Path, device: str, options: EngineOptions, build: bool) -
     except DeviceError as error:
         if device == "auto":
             return None
-        with suppress(DeviceError):  # no ONNX Runtime either
+        with suppress(DeviceError):  # ONNX Runtime is missing, too
             from edge_tracker.inference.onnx import gpu_providers
 
             if "tensorrt" in gpu_providers():
@@ -98,7 +98,7 @@ def _open_engine(path: Path, device: str, options: EngineOptions, build: bool) -
     except (ModelError, DeviceError) as error:
         if device != "auto" or not build:
             raise
-        logger.warning("%s; not on TensorRT, then", error)
+        logger.warning("%s; running without TensorRT", error)
         return None
     logger.info("%s runs on tensorrt", path.name)
     return opened

@@ -1,4 +1,4 @@
-"""What every backend offers: named arrays in, arrays out."""
+"""The interface of every backend: named arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Model(Protocol):
     """A loaded model.
 
     Attributes:
-        name: what it is called in messages: its file, or its address.
+        name: its file or its address, for messages.
         short_name: the same without folder or server.
-        device: what it runs on: "cpu", "cuda", "tensorrt" or "triton".
+        device: the device it runs on: "cpu", "cuda", "tensorrt" or "triton".
         inputs, outputs: its tensors, in the file's order.
-        metadata: the text that the file carries beside the graph.
-        manifest: what `export` wrote of it, or None for a file that did not come from there.
+        metadata: the texts that the file contains besides the graph, by key.
+        manifest: the description that `export` wrote into it; None for a file from elsewhere.
     """
 
     name: str
@@ -60,17 +60,17 @@ class Model(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """The file it came from; None for a model on a server."""
+        """Its file; None for a model on a server."""
         ...
 
     @property
     def batch_limit(self) -> int | None:
-        """Rows that one batch may have at most; None where there is no such limit."""
+        """The most rows that one batch may have; None for no limit."""
         ...
 
     @property
     def availability(self) -> Availability | None:
-        """Whether its server can be asked; None for a model in this process, which is always there."""
+        """The state of its server; None for a model in this process, which is always available."""
         ...
 
     def run(self, feeds: Feeds) -> Outputs:
@@ -80,12 +80,12 @@ class Model(Protocol):
     def stream(self, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
         """The outputs of each batch, in order; None for one that a server lost.
 
-        A batch is taken when it is needed: its arrays may be written again when the next is asked for.
+        Batches are fetched one at a time. The arrays of one may be overwritten as soon as the next is fetched.
         """
         ...
 
     def close(self) -> None:
-        """Free what the model holds. It cannot run afterwards."""
+        """Free the model's memory. It cannot run afterwards."""
         ...
 
 
@@ -100,7 +100,7 @@ class InProcess:
         raise NotImplementedError
 
     def stream(self, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
-        """As `Model.stream`; each batch is run when it comes."""
+        """As `Model.stream`, one batch after the other."""
         for feeds in batches:
             yield self.run(feeds)
 

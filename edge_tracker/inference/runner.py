@@ -1,4 +1,4 @@
-"""A model at work for a detector or an embedder, with what steps in for it while its server is away."""
+"""Running a model for a detector or an embedder, with a fallback while its server is unavailable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_tracker.inference.model import Feeds, Model, Outputs
 
 
 class StandIn(Protocol):
-    """A detector or an embedder on a model of its own."""
+    """A detector or an embedder with a model of its own."""
 
     @property
     def model(self) -> Model: ...
@@ -24,14 +24,14 @@ F = TypeVar("F", bound=StandIn)
 
 
 class Runner(Generic[F]):
-    """Runs a model, and its fallback on what the model does not see in time.
+    """Runs a model, and a fallback on the inputs that the model does not process in time.
 
-    A model in this process is always there. One on a server may be away, from the start if there is a fallback.
+    A model in this process is always available. One on a server may not be; with a fallback, not even at the start.
 
     Args:
         model: the model.
-        fallback: works while the model's server is away. Closed with this one.
-        owned: whether the model is closed with this one.
+        fallback: works while the model's server is unavailable. Closed with the runner.
+        owned: True if the model is closed with the runner.
 
     Attributes:
         model: the model.
@@ -49,20 +49,20 @@ class Runner(Generic[F]):
 
     @property
     def ready(self) -> bool:
-        """Whether the model is prepared, and its server, if it has one, is up."""
+        """True if the model is prepared and its server, if it has one, is up."""
         return self._prepared and (self.status is None or self.status.up)
 
     def start(self, prepare: Callable[[], None], *, does: str, otherwise: str) -> None:
-        """Call `prepare` as soon as the model can be run: now, or later, in another thread, until it succeeds.
+        """Call `prepare` as soon as the model can run: now, or later in another thread, until it succeeds.
 
         Args:
-            prepare: finds out what the model takes and gives.
-            does: a verb for the log: what the fallback does meanwhile.
-            otherwise: what happens meanwhile without a fallback, in words.
+            prepare: reads the model's inputs and outputs.
+            does: a verb for the log, for the fallback's work while the server is unavailable.
+            otherwise: the consequence of an unavailable server without a fallback, in words, for the log.
 
         Raises:
-            ConfigError: a fallback of a model that is not on a server.
-            ModelError, ConfigError: what `prepare` raises, if it is called now. All is closed then.
+            ConfigError: there is a fallback, but the model is not on a server.
+            ModelError, ConfigError: raised by `prepare`, if it is called now. The runner is closed then.
         """
 
         def prepare_it() -> None:
@@ -73,7 +73,7 @@ class Runner(Generic[F]):
         try:
             if availability is None:
                 if fallback is not None:
-                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
+                    raise ConfigError(f"{self.model.name}: not on a server, so it cannot have a fallback")
                 prepare_it()
                 return
             availability.meanwhile = otherwise if fallback is None else f"{fallback.model.name} {does}"
@@ -85,14 +85,14 @@ class Runner(Generic[F]):
     def run(
         self, rows: Sequence[int], ask: Callable[[], Sequence[int]], instead: Callable[[F, Sequence[int]], None]
     ) -> None:
-        """Have the model see some rows (crops, or frames), and the fallback those that it missed.
+        """Run the model on some rows (crops or frames), and the fallback on those that the model missed.
 
-        What is missed when the deadline is over is lost: it would come later still.
+        Rows that are missed once the deadline is over are lost: the fallback would make them even later.
 
         Args:
-            rows: what is to be seen.
-            ask: runs the model; returns the rows that it missed. Not called while the model is away.
-            instead: runs the fallback on such rows.
+            rows: numbers of the rows.
+            ask: runs the model; returns the rows that it missed. Not called while the model is unavailable.
+            instead: runs the fallback on the rows given.
         """
         availability = self.model.availability
         if availability is None:
@@ -111,10 +111,10 @@ class Runner(Generic[F]):
         return self.model.stream(batches)
 
     def refuse(self, reason: str) -> bool:
-        """Count a model on a server as away, since what it gave is of no use.
+        """Count a model on a server as unavailable, since its outputs cannot be used.
 
         Returns:
-            False for a model in this process, which nothing can replace.
+            False for a model in this process, which cannot be unavailable.
         """
         availability = self.model.availability
         if availability is None:

@@ -15,13 +15,13 @@ _ADDRESS = re.compile(
 
 
 def is_served(model: object) -> bool:
-    """Whether a model is given as the address of one on a server."""
+    """True if `model` is the address of a model on a server."""
     return isinstance(model, str) and model.lower().startswith("triton:")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a model is served: `triton://HOST:PORT/MODEL`, with `/VERSION` if it has to be that one."""
+    """The address of a model: `triton://HOST:PORT/MODEL`, with `/VERSION` for a fixed version."""
 
     host: str
     port: int
@@ -30,10 +30,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Take an address apart.
+        """Parse an address.
 
         Raises:
-            ConfigError: it is not one.
+            ConfigError: not a valid address.
         """
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match["port"]) < 65536:

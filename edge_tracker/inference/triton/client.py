@@ -23,8 +23,8 @@ from edge_tracker.inference.manifest import METADATA_KEY, ModelManifest, differe
 from edge_tracker.inference.model import Feeds, Outputs, TensorSpec, signature
 from edge_tracker.inference.triton.address import Address
 
-IN_FLIGHT = 4  # batches of a frame that are on the way at once
-GRACE_S = 0.05  # gRPC itself ends a call at its deadline; this is for its thread to say so
+IN_FLIGHT = 4  # most batches of a frame in flight at once
+GRACE_S = 0.05  # gRPC itself ends a call at its deadline; its thread gets this long to report it
 
 _DTYPES = {
     "BOOL": np.bool_,
@@ -38,8 +38,8 @@ _DTYPES = {
 }
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
-# Each client has a connection of its own: that of a server that hangs, or was cut off, is given up, not waited for. And
-# a straight one: proxies in the environment are for the Web.
+# Each client has its own connection: one to a server that hangs or was cut off is closed, not waited for. It ignores
+# proxies from the environment, which are for the Web.
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -50,7 +50,7 @@ _CHANNEL = [
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the server says of a model."""
+    """The server's description of a model."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -72,7 +72,7 @@ class _Link:
 
 
 class _Request:
-    """A request on its way."""
+    """A request in flight."""
 
     def __init__(self, link: _Link, rows: int) -> None:
         self.link, self.rows = link, rows
@@ -87,7 +87,7 @@ class _Request:
         self._done.set()
 
     def wait(self, until: float) -> bool:
-        """Whether it ended by then, or soon after."""
+        """Wait until a time of `time.monotonic`, or slightly longer; if it has not ended then, cancel it: False."""
         if self._done.wait(max(0.0, until - time.monotonic()) + GRACE_S):
             return True
         if self.context is not None:
@@ -101,7 +101,7 @@ def import_client() -> ModuleType:
     Raises:
         ConfigError: it is not installed.
     """
-    # gRPC's core would write its own lines about each failed connection; what matters is logged here.
+    # gRPC's core would print its own lines about each failed connection; they are logged here where they matter.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import tritonclient.grpc as client
@@ -117,16 +117,16 @@ class TritonModel:
 
     Args:
         uri: `triton://HOST:PORT/MODEL`, gRPC's port, optionally with `/VERSION`.
-        deadline: seconds that the batches of one frame may take together.
-        required: False if the server may be away now. Then call `availability.when_up`.
+        deadline: time limit for all batches of one frame together, seconds.
+        required: False if the server may be unavailable now. Then call `availability.when_up`.
 
     Attributes:
-        address: where the model is served.
+        address: the model's address.
 
     Raises:
-        ConfigError: not such an address, or tritonclient is not installed.
+        ConfigError: not a valid address, or tritonclient is not installed.
         ServerError: no server answers there, or it has no such model.
-        ModelError: a model that cannot be used.
+        ModelError: the model cannot be used.
     """
 
     device = "triton"
@@ -149,10 +149,10 @@ class TritonModel:
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self, feeds: Feeds) -> Outputs:
-        """Compute all outputs from one array per input. Not part of a frame, it may take `START_S`.
+        """Compute all outputs from one array per input. As this is not part of a frame, it may take `START_S`.
 
         Raises:
-            ServerError: the server is away, or does not answer in time.
+            ServerError: the server is unavailable, or does not answer in time.
         """
         answer = next(self._stream([feeds], max(START_S, self.availability.deadline)))
         if answer is None:
@@ -162,7 +162,8 @@ class TritonModel:
     def stream(self, batches: Iterable[Feeds]) -> Iterator[Outputs | None]:
         """The outputs of each batch, in order; None for one that was lost. All share one deadline.
 
-        The next batch is taken while earlier ones are on the way; its arrays may be written again after that.
+        The next batch is fetched while earlier ones are in flight. The arrays of one may be overwritten as soon as the
+        next is fetched.
         """
         yield from self._stream(batches, self.availability.deadline)
 
@@ -182,7 +183,7 @@ class TritonModel:
                     call.context.cancel()
 
     def _send(self, feeds: Feeds, until: float) -> _Request | None:
-        """Put a batch on its way; None where that is no use."""
+        """Send a batch; None if the server is unavailable or the deadline is over."""
         link = self.availability.connection()
         if link is None:
             return None
@@ -215,7 +216,7 @@ class TritonModel:
         return call
 
     def _answer(self, call: _Request | None, until: float) -> Outputs | None:
-        """The outputs of a batch on its way; None if it is lost."""
+        """The outputs of a batch in flight; None if it is lost."""
         if call is None:
             return None
         if not call.wait(until) or _status_of(call.error) == "DEADLINE_EXCEEDED":
@@ -258,7 +259,7 @@ class TritonModel:
         self._facts = None
 
     def _ask(self, client: Any, timeout: float) -> _Facts:
-        """What the server says of the model."""
+        """Ask the server for its description of the model."""
         where = (self.address.model, self.address.version)
         try:
             metadata = client.get_model_metadata(*where, client_timeout=timeout)
@@ -283,10 +284,10 @@ class TritonModel:
         return TensorSpec(tensor.name, shape, np.dtype(_DTYPES[tensor.datatype]))
 
     def _try_out(self, link: _Link, timeout: float) -> None:
-        """Run the model on zeros: a server may answer questions and not be able to run it, or not in time."""
+        """Run the model on zeros: a server that answers questions may still be unable to run it in time."""
         inputs = link.facts.inputs
         if any(None in spec.shape[1:] for spec in inputs):
-            return  # whoever knows the sizes runs it next
+            return  # the user of the model knows the sizes, and runs it next
         feeds = {spec.name: np.zeros([size or 1 for size in spec.shape], spec.dtype) for spec in inputs}
         try:
             call = self._request(link, feeds, timeout)
@@ -302,7 +303,7 @@ class TritonModel:
             raise ModelError(f"{self.name}: {error}") from error
 
     def close(self) -> None:
-        """Give up the connection. Nothing can be run afterwards."""
+        """Close the connection. Nothing can run afterwards."""
         self.availability.close()
 
 
@@ -310,7 +311,7 @@ def _check_same(name: str, before: _Facts, now: _Facts) -> None:
     """Refuse another model under the same name.
 
     Raises:
-        ModelError: says what is different.
+        ModelError: it is another model; with the difference.
     """
     if (before.inputs, before.outputs) != (now.inputs, now.outputs):
         raise ModelError(
@@ -329,7 +330,7 @@ def _outputs(call: _Request) -> Outputs:
     """The arrays of an answer.
 
     Raises:
-        ModelError: they are not what the model is known to give, or another version of it gave them.
+        ModelError: they have another shape or type than the model's outputs, or come from another version of it.
     """
     known, version = call.link.facts, call.result.get_response().model_version
     if version != known.version:
@@ -340,12 +341,12 @@ def _outputs(call: _Request) -> Outputs:
         if array is None or not _fits(spec, array, call.rows):
             given = "nothing" if array is None else f"{array.shape} {array.dtype}"
             raise ModelError(f"gave {given} instead of {spec}")
-        outputs.append(array.copy())  # else it could not be written, and would hold the whole message
+        outputs.append(array.copy())  # the original is read-only and keeps the whole message in memory
     return outputs
 
 
 def _fits(spec: TensorSpec, array: npt.NDArray[Any], rows: int) -> bool:
-    """Whether an output is what the model is known to give, for so many rows of input."""
+    """True if an output has the shape and type expected for this number of input rows."""
     if array.dtype != spec.dtype or array.ndim != len(spec.shape):
         return False
     sizes = zip(spec.shape[1:], array.shape[1:], strict=True)
@@ -354,13 +355,13 @@ def _fits(spec: TensorSpec, array: npt.NDArray[Any], rows: int) -> bool:
 
 
 def _status_of(error: BaseException | None) -> str:
-    """gRPC's status in an error of tritonclient's, such as "UNAVAILABLE"; "" if it has none."""
+    """The gRPC status in an error of tritonclient, such as "UNAVAILABLE"; "" if it has none."""
     status = getattr(error, "status", None)
     return str(status() if callable(status) else "").removeprefix("StatusCode.")
 
 
 def _reason(error: BaseException) -> str:
-    """Why a request failed, on one line."""
+    """The reason a request failed, on one line."""
     status = _status_of(error)
     text = ""
     with suppress(AttributeError):
