@@ -1,9 +1,9 @@
-"""What detectors' output tensors mean.
+"""Decoding the output tensors of detectors.
 
-A layout says how a network wants its picture and how its outputs become boxes. Those that are known, by the name that
-`format` takes:
+A layout describes the image input of a network and the way from its outputs to boxes. The known layouts, by the name
+that `format` takes:
 
-| name | outputs | boxes | scores | picture |
+| name | outputs | boxes | scores | image |
 | --- | --- | --- | --- | --- |
 | `yolov5` | (N, 5 + C); YOLOv3 to v7 | cxcywh, pixels | objectness * class | RGB, /255, letterbox |
 | `yolov8` | (4 + C, N); Ultralytics v5u, v8, v9, 11, 12, 26 | cxcywh, pixels | class | RGB, /255, letterbox |
@@ -15,8 +15,8 @@ A layout says how a network wants its picture and how its outputs become boxes. 
 | `dfine` | `labels`, `boxes`, `scores` | ltrb, pixels | one | RGB, /255, stretched |
 | `rfdetr` | `dets` (N, 4), `labels` (N, C) | cxcywh, 0..1 | class, logits | RGB, ImageNet's mean, stretched |
 
-`detr` is how Hugging Face exports RT-DETR and D-FINE; `dfine` how the authors of D-FINE, DEIM and RT-DETR do.
-An object gets one class, its most likely one. C is the number of classes; a batch axis of one comes before each shape.
+Hugging Face exports RT-DETR and D-FINE as `detr`; the authors of D-FINE, DEIM and RT-DETR export them as `dfine`.
+Each object gets one class, the most likely one. C is the number of classes; a batch axis of one precedes each shape.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MOST_QUERIES = 1000
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes in tensor pixels, still to be thinned out.
+    """Boxes in tensor pixels, before suppression.
 
     Attributes:
         ltrb: (K, 4) float32.
@@ -62,12 +62,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What a decoder must know beside the outputs.
+    """The parameters of a decoder.
 
     Attributes:
-        height, width: of the picture tensor.
-        confidence: lowest score that counts.
-        classes: number of classes where it is known, else None.
+        height, width: size of the image tensor.
+        confidence: lowest score of a candidate.
+        classes: number of classes; None if it is unknown.
     """
 
     height: int
@@ -78,12 +78,12 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one family of detectors is fed and read.
+    """The image input and the outputs of one family of detectors.
 
     Attributes:
-        decode: outputs by name, without their batch axis, to boxes.
-        nms: whether one object can appear several times.
-        input: how the picture is prepared, as fields of `ImageInput`.
+        decode: makes candidates from outputs by name, without their batch axis.
+        nms: True if one object can appear several times.
+        input: the preparation of the image, as fields of `ImageInput`.
     """
 
     decode: Callable[[NamedOutputs, DecodeOptions], Candidates]
@@ -96,7 +96,7 @@ def _first(outputs: NamedOutputs) -> Array:
 
 
 def _corners(cxcywh: Array, width: float = 1, height: float = 1) -> Array:
-    """Centre and size to left, top, right, bottom, times the given size."""
+    """Convert centre and size to left, top, right, bottom, scaled by the given size."""
     half = cxcywh[:, 2:4] / 2
     corners = np.concatenate([cxcywh[:, :2] - half, cxcywh[:, :2] + half], axis=1)
     return corners * np.array([width, height] * 2, np.float32)
@@ -107,7 +107,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _best(cxcywh: Array, scores: Array, confidence: float) -> tuple[Array, Array, Array]:
-    """The rows whose best class reaches the confidence: boxes (K, 4), score (K,), class (K,); of scores (N, C)."""
+    """The rows of (N, 4) and (N, C) whose best class reaches the confidence: boxes (K, 4), score (K,), class (K,)."""
     best = scores.max(axis=1, initial=0)
     keep = np.flatnonzero(best >= confidence)
     return cxcywh[keep], best[keep], scores[keep].argmax(axis=1)
@@ -184,13 +184,13 @@ LAYOUTS: dict[str, Layout] = {
 def choose(
     outputs: NamedOutputs, size: tuple[int, int], metadata: Mapping[str, str], classes: int | None
 ) -> str | None:
-    """The layout that a model's outputs have, or None if they fit none.
+    """The layout of a model's outputs; None if they fit none.
 
     Args:
-        outputs: what the model gave for an empty picture, with the batch axis.
-        size: height and width of the picture tensor.
-        metadata: text that the file carries; Ultralytics writes `task`, `end2end`, `description`, ...
-        classes: number of classes where the file says it.
+        outputs: the model's outputs for an empty image, with the batch axis.
+        size: height and width of the image tensor.
+        metadata: the texts in the model file; Ultralytics writes `task`, `end2end`, `description`, ...
+        classes: number of classes, if the file contains it.
     """
     shapes = {name: array.shape[1:] for name, array in outputs.items()}
     if {"labels", "boxes", "scores"} <= set(shapes):
@@ -200,8 +200,8 @@ def choose(
     if {"dets", "labels"} <= set(shapes):
         return "rfdetr" if shapes["dets"][1:] == (4,) and len(shapes["labels"]) == 2 else None
 
-    # The rest puts everything into the first output. Of what Ultralytics trains, boxes that lie slanted and whole
-    # pictures that get one class are no detections; masks and key points are columns after the classes.
+    # All other layouts have everything in the first output. Ultralytics' tasks without upright boxes (oriented boxes,
+    # classification) are not detection; masks and key points are columns after the classes.
     rows = _first(outputs)
     if rows.ndim != 3 or rows.dtype.kind != "f" or metadata.get("task", "detect") not in ("detect", "segment", "pose"):
         return None
@@ -228,7 +228,7 @@ def choose(
 
 
 def _objectness(rows: Array, size: tuple[int, int], metadata: Mapping[str, str], name: str) -> str:
-    """Which of the layouts of rows (N, 5 + C) it is; YOLOX has one row for each cell, and no metadata."""
+    """The layout of rows (N, 5 + C): YOLOX has one row for each cell, and no metadata."""
     if "stride" in metadata or not _levels(len(rows), *size):
         return "yolov5"
     if not _is_decoded(rows, *size):
@@ -237,7 +237,7 @@ def _objectness(rows: Array, size: tuple[int, int], metadata: Mapping[str, str],
 
 
 def _levels(count: int, height: int, width: int) -> list[tuple[int, int, int]] | None:
-    """Rows, columns and stride of each level of the pyramid that has `count` cells; None if there is none."""
+    """Rows, columns and stride of each level of the pyramid with `count` cells; None if there is no such pyramid."""
     for strides in ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32)):
         levels = [(height // stride, width // stride, stride) for stride in strides]
         if sum(h * w for h, w, _ in levels) == count:
@@ -247,17 +247,17 @@ def _levels(count: int, height: int, width: int) -> list[tuple[int, int, int]] |
 
 @lru_cache(maxsize=4)  # every frame asks for the same
 def _grid(count: int, height: int, width: int) -> tuple[Array, Array]:
-    """Per prediction its cell's column and row (N, 2) and its stride in pixels (N, 1). Not to be written to."""
+    """Column and row (N, 2) and stride in pixels (N, 1) of each prediction's cell. Read only."""
     levels = _levels(count, height, width)
     if levels is None:
-        raise ModelError(f"{count} rows are not the cells of a {width}x{height} picture; another format?")
+        raise ModelError(f"{count} rows are not the cells of a {width}x{height} image; is it another format?")
     corners = [np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).reshape(-1, 2) for h, w, _ in levels]
     strides = [np.full((h * w, 1), stride) for h, w, stride in levels]
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
 def _is_decoded(rows: Array, height: int, width: int) -> bool:
-    """Whether the first column is pixels: then it runs along with the cells' places, offsets in a cell do not."""
+    """True if the first column is in pixels: pixels correlate with the positions of the cells, offsets do not."""
     corner, stride = _grid(len(rows), height, width)
     place = (corner * stride)[:, 0]
     x = rows[:, 0].astype(np.float64)

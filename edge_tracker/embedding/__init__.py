@@ -1,4 +1,4 @@
-"""Images to appearance features."""
+"""Appearance features of images."""
 
 from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.embedding.protocol import AppearanceEmbedder

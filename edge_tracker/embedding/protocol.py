@@ -1,4 +1,4 @@
-"""The interface of an embedder: what a tracker asks of one."""
+"""The interface of an embedder, as a tracker uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Features = npt.NDArray[np.float32]
 
 
 class AppearanceEmbedder(Protocol):
-    """An `Embedder`, or what stands in for one: shared between cameras, recording, or replaying a recording."""
+    """An `Embedder`, or a stand-in: one that is shared between cameras, records, or replays a recording."""
 
     @property
     def dimension(self) -> int:
@@ -26,9 +26,9 @@ class AppearanceEmbedder(Protocol):
         masks: Sequence[npt.NDArray[Any]] | npt.NDArray[Any] | None = None,
         polygons: Sequence[Any] | None = None,
     ) -> Features:
-        """The features (M, D) of detections in a frame; arguments and errors as of `Embedder.embed`."""
+        """The features (M, D) of detections in a frame; arguments and errors are those of `Embedder.embed`."""
         ...
 
     def close(self) -> None:
-        """Free what it holds. It cannot embed afterwards."""
+        """Free its model. It cannot embed afterwards."""
         ...

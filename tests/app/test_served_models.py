@@ -235,7 +235,7 @@ def test_a_fallback_keeps_everything(server, engines, demo_video):
         again.model.availability.deadline = 20.0
         again.detect(frames[0])
     assert detector.status.fallback == 6
-    with pytest.raises(ModelError, match="knows other classes"):
+    with pytest.raises(ModelError, match="has other classes"):
         Detector(server.uri("yolov3-tiny"), names=["a"] * 80, fallback=local)
     with pytest.raises(ConfigError, match="not on a server"):
         Detector(engines / "yolov3-tiny.onnx", device="cpu", fallback=local)

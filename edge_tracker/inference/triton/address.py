@@ -37,7 +37,7 @@ class Address:
         """
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match["port"]) < 65536:
-            raise ConfigError(f"{text}: not the address of a model; expected {FORM}, gRPC's port (8001 as a rule)")
+            raise ConfigError(f"{text}: not the address of a model; expected {FORM}, gRPC's port (usually 8001)")
         return cls(match["host"], int(match["port"]), match["model"], match["version"] or "")
 
     def __str__(self) -> str:
