@@ -23,7 +23,8 @@ from edge_tracker.app.open_models import Models
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.detection.detector import Detector
 from edge_tracker.embedding.embedder import Embedder
-from edge_tracker.inference import Model, load_model
+from edge_tracker.inference.load import load_model
+from edge_tracker.inference.model import InProcess, Model
 from tests.app.programs import free_port
 
 DETECTOR, EMBEDDER, CONFIDENCE = "yolov3-tiny", "mobilenetv2", 0.3
@@ -79,7 +80,7 @@ class Costs(NamedTuple):
         return self.picture_bytes + self.crops * self.crop_bytes
 
 
-class _Timed:
+class _Timed(InProcess):
     """A model that adds up how long it runs, in time of the thread that waits for it, and how much it is fed."""
 
     def __init__(self, model: Model) -> None:

@@ -29,7 +29,7 @@ from edge_tracker.tracking.tables import NO_CLASS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_tracker.embedding.embedder import Embedder
+    from edge_tracker.embedding.protocol import AppearanceEmbedder
 
 
 class EdgeDeepSort:
@@ -85,7 +85,7 @@ class EdgeDeepSort:
         nn_budget: int | None = 100,
         gating_only_position: bool = False,
         override_track_class: type[Track] | None = None,
-        embedder: str | Embedder | None = "mobilenet",
+        embedder: str | AppearanceEmbedder | None = "mobilenet",
         half: bool = True,
         bgr: bool = True,
         embedder_gpu: bool | str = True,
@@ -119,7 +119,7 @@ class EdgeDeepSort:
         self.polygon = polygon
         self.embedded = 0
         self.embed_seconds = 0.0
-        self.embedder: Embedder | None = None
+        self.embedder: AppearanceEmbedder | None = None
         if embedder is not None and not isinstance(embedder, str):
             self.embedder = embedder
         elif embedder is not None:
@@ -471,7 +471,7 @@ def _time_step(dt: float) -> float:
 
 def _open_embedder(
     embedder: str, model_name: str | None, weights: str | Path | None, half: bool, bgr: bool, device: bool | str
-) -> Embedder:
+) -> AppearanceEmbedder:
     """The embedder that the constructor's arguments describe, loaded and warmed up."""
     from edge_tracker.embedding.embedder import Embedder
     from edge_tracker.embedding.models import model_name as name_of

@@ -372,7 +372,7 @@ def listing() -> str:
     for model in MODELS:
         size, output = ("320x416", "boxes")
         if isinstance(model, Embedder):
-            size, output = f"{model.height}x{model.width}", str(model.dimension)
+            size, output = f"{model.known.height}x{model.known.width}", str(model.known.dimension)
         found = "fetched from" if model.weights.sources else f"{model.weights.file}, published at"
         rows.append(
             (model.name, ", ".join(model.aliases), model.network, size, output, f"{found} {model.weights.published}")

@@ -1,6 +1,7 @@
-"""The networks that `export` knows: how each is built, what it takes and gives, and where its weights are published.
+"""The networks that `export` knows: how each is built, and where its weights are published.
 
-To add one, write its network in `export/networks`, and a row here.
+To add one, write its network in `export/networks`, and a row here; an embedder needs one in
+`edge_tracker.embedding.models`, too, which says what it takes and gives.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_tracker.embedding.models import KNOWN, KnownEmbedder, unit_scale
+from edge_tracker.inference import images
 from export.fetch import Source, Url, Wheel
 
 if TYPE_CHECKING:
     from torch import nn
 
-Three = tuple[float, float, float]
-IMAGENET_MEAN: Three = (0.485, 0.456, 0.406)
-IMAGENET_STD: Three = (0.229, 0.224, 0.225)
-CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD: Three = (0.26862954, 0.26130258, 0.27577711)
+# RGB on the 0..1 scale.
+IMAGENET_MEAN, IMAGENET_STD = unit_scale(images.IMAGENET_MEAN), unit_scale(images.IMAGENET_STD)
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,12 @@ class Embedder:
     """A network that turns a crop into a feature.
 
     Attributes:
-        name: stem of the files, e.g. "osnet_ain_x1_0".
+        name: stem of the files, e.g. "osnet_ain_x1_0"; a key of `KNOWN`.
         network: architecture, in words.
         create: makes the network with random weights, in evaluation mode.
         load: makes the network from a weights file, in evaluation mode. Raises ModelError for a file that is not its.
         weights: the published file.
-        height, width: of the crop, pixels.
-        dimension: length of the feature.
-        mean, std: normalisation, RGB on the 0..1 scale. It goes into the graph.
         resize, interpolation: how a crop is brought to the size (see `edge_tracker.inference.manifest.ImageInput`).
-        aliases: other names it may be asked for by, deep-sort-realtime's among them.
         float_nodes: how the names of the nodes begin that "int8-cpu" leaves in FP32.
     """
 
@@ -66,15 +62,20 @@ class Embedder:
     create: Callable[[], nn.Module]
     load: Callable[[Path], nn.Module]
     weights: Weights
-    height: int
-    width: int
-    dimension: int
-    mean: Three = IMAGENET_MEAN
-    std: Three = IMAGENET_STD
     resize: str = "stretch"
     interpolation: str = "linear"
-    aliases: tuple[str, ...] = ()
     float_nodes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> KnownEmbedder:
+        """What it takes and gives. The normalisation goes into the graph."""
+        return KNOWN[self.name]
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names it may be asked for by: deep-sort-realtime's, where that is not its own."""
+        choice = self.known.choice
+        return () if choice in ("", self.name) else (choice,)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,6 @@ def _load_mobilenetv2(path: Path) -> nn.Module:
 
 MOBILENETV2 = Embedder(
     name="mobilenetv2",
-    aliases=("mobilenet",),
     network="MobileNetV2, classifier removed",
     create=_create_mobilenetv2,
     load=_load_mobilenetv2,
@@ -124,9 +124,6 @@ MOBILENETV2 = Embedder(
             ),
         ),
     ),
-    height=224,
-    width=224,
-    dimension=1280,
     # Its first depthwise convolution multiplies some channels by 95: with it in INT8 the least cosine is 0.7.
     float_nodes=("/features/features.0/", "/features/features.1/"),
 )
@@ -148,7 +145,7 @@ YOLOV3_TINY = Detector(
 )
 
 
-def _osnet(name: str, *files: str, alias: str = "") -> Embedder:
+def _osnet(name: str, *files: str) -> Embedder:
     def create() -> nn.Module:
         from export.networks import osnet
 
@@ -161,7 +158,6 @@ def _osnet(name: str, *files: str, alias: str = "") -> Embedder:
 
     return Embedder(
         name=name,
-        aliases=(alias,) if alias else (),
         network=f"OSNet ({name}), classifier removed",
         create=create,
         load=load,
@@ -171,9 +167,6 @@ def _osnet(name: str, *files: str, alias: str = "") -> Embedder:
             published="https://huggingface.co/kaiyangzhou/osnet",
             licence="MIT (Torchreid); trained on data sets that are for research",
         ),
-        height=256,
-        width=128,
-        dimension=512,
     )
 
 
@@ -187,7 +180,6 @@ OSNETS = (
         "osnet_ain_ms_d_c_wtsonly.pth",
         "osnet_ain_x1_0_msmt17_256x128_amsgrad_ep50_lr0.0015_coslr_b64_fb10_softmax_labsmth_flip_jitter.pth",
         "osnet_ain_x1_0_imagenet.pth",
-        alias="torchreid",
     ),
     _osnet("osnet_ain_x0_75", "osnet_ain_x0_75_imagenet.pyth"),
     _osnet("osnet_ain_x0_5", "osnet_ain_x0_5_imagenet.pyth"),
@@ -200,7 +192,7 @@ OSNETS = (
 )
 
 
-def _clip(network: str, kind: str, size: int, dimension: int, sha256: str) -> Embedder:
+def _clip(network: str, kind: str, sha256: str) -> Embedder:
     name = network.replace("/", "-")
 
     def create() -> nn.Module:
@@ -217,7 +209,6 @@ def _clip(network: str, kind: str, size: int, dimension: int, sha256: str) -> Em
     place = f"clip/models/{sha256}/{name}.pt"
     return Embedder(
         name=f"clip_{name}",
-        aliases=(f"clip_{network}",) if name != network else (),
         network=f"CLIP image encoder {network}, {kind}",
         create=create,
         load=load,
@@ -231,11 +222,6 @@ def _clip(network: str, kind: str, size: int, dimension: int, sha256: str) -> Em
                 Url(f"https://openaipublic.blob.core.windows.net/{place}"),
             ),
         ),
-        height=size,
-        width=size,
-        dimension=dimension,
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
         # Not CLIP's own centre crop, which `--resize center-crop` gives: `export.networks.clip` says why.
         resize="stretch",
         interpolation="cubic",
@@ -244,12 +230,12 @@ def _clip(network: str, kind: str, size: int, dimension: int, sha256: str) -> Em
 
 _RESNET, _VIT = "ResNet with attention pooling", "vision transformer"
 CLIPS = (
-    _clip("RN50", _RESNET, 224, 1024, "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
-    _clip("RN101", _RESNET, 224, 512, "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"),
-    _clip("RN50x4", _RESNET, 288, 640, "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd"),
-    _clip("RN50x16", _RESNET, 384, 768, "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"),
-    _clip("ViT-B/32", _VIT, 224, 512, "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
-    _clip("ViT-B/16", _VIT, 224, 512, "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    _clip("RN50", _RESNET, "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"),
+    _clip("RN101", _RESNET, "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599"),
+    _clip("RN50x4", _RESNET, "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd"),
+    _clip("RN50x16", _RESNET, "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"),
+    _clip("ViT-B/32", _VIT, "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    _clip("ViT-B/16", _VIT, "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
 )
 
 MODELS: tuple[Embedder | Detector, ...] = (MOBILENETV2, *OSNETS, *CLIPS, YOLOV3_TINY)

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import onnx
 import pooch
 
+from edge_tracker.embedding.models import Three, unit_scale
 from edge_tracker.errors import ModelError
 from edge_tracker.inference import load_model
 from edge_tracker.inference.manifest import ImageInput
 from edge_tracker.inference.model import signature
 from export import graph
-from export.families import IMAGENET_MEAN, IMAGENET_STD, Embedder, Three
+from export.families import IMAGENET_MEAN, IMAGENET_STD, Embedder
 from export.weights import source_of
 
 if TYPE_CHECKING:
@@ -122,10 +123,10 @@ def from_family(family: Embedder, weights: Path | None, resize: str | None = Non
         ModelError: the file does not hold this network's weights.
     """
     prepare = Preparation(
-        family.height,
-        family.width,
-        family.mean,
-        family.std,
+        family.known.height,
+        family.known.width,
+        unit_scale(family.known.mean),
+        unit_scale(family.known.std),
         resize=resize or family.resize,
         interpolation=family.interpolation,
     )

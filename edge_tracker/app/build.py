@@ -14,7 +14,7 @@ from edge_tracker.inference.builder import EngineOptions, import_tensorrt
 from edge_tracker.inference.cuda import open_cuda
 from edge_tracker.inference.engines import ensure_engine
 from edge_tracker.inference.locate import find_model
-from edge_tracker.inference.triton import is_served
+from edge_tracker.inference.triton.address import is_served
 
 log = logging.getLogger(__name__)
 

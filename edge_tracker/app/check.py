@@ -16,7 +16,7 @@ from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.gstreamer import csi_pipeline, own_pipeline
 from edge_tracker.errors import ConfigError, EdgeTrackerError
 from edge_tracker.inference.locate import find_model
-from edge_tracker.inference.triton import import_client
+from edge_tracker.inference.triton.client import import_client
 
 PIPELINES = {"csi": csi_pipeline, "gst": own_pipeline}
 

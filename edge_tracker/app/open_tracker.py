@@ -8,7 +8,7 @@ import sys
 
 from edge_tracker.app.config.schema import Config, tracker_arguments
 from edge_tracker.deepsort import EdgeDeepSort
-from edge_tracker.embedding.embedder import Embedder
+from edge_tracker.embedding.protocol import AppearanceEmbedder
 from edge_tracker.tracking.warmup import is_compiled
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 FRAME_RATE = 30.0
 
 
-def open_tracker(config: Config, embedder: Embedder | None, frame_rate: float | None) -> EdgeDeepSort:
+def open_tracker(config: Config, embedder: AppearanceEmbedder | None, frame_rate: float | None) -> EdgeDeepSort:
     """The tracker of a configuration.
 
     Args:

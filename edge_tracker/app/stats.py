@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 
-from edge_tracker.inference.triton import ServerStatus
+from edge_tracker.inference.availability import ServerStatus
 
 STAGES = ("read", "detect", "embed", "track", "write")
 

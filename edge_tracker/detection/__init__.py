@@ -1,4 +1,4 @@
-"""Frames to boxes."""
+"""Detecting objects in frames."""
 
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector

@@ -1,9 +1,9 @@
-"""What detectors' output tensors mean.
+"""Decoding the output tensors of detectors.
 
-A layout says how a network wants its picture and how its outputs become boxes. Those that are known, by the name that
-`format` takes:
+A layout describes the image input of a network and the way from its outputs to boxes. The known layouts, by the name
+that `format` takes:
 
-| name | outputs | boxes | scores | picture |
+| name | outputs | boxes | scores | image |
 | --- | --- | --- | --- | --- |
 | `yolov5` | (N, 5 + C); YOLOv3 to v7 | cxcywh, pixels | objectness * class | RGB, /255, letterbox |
 | `yolov8` | (4 + C, N); Ultralytics v5u, v8, v9, 11, 12, 26 | cxcywh, pixels | class | RGB, /255, letterbox |
@@ -15,8 +15,8 @@ A layout says how a network wants its picture and how its outputs become boxes. 
 | `dfine` | `labels`, `boxes`, `scores` | ltrb, pixels | one | RGB, /255, stretched |
 | `rfdetr` | `dets` (N, 4), `labels` (N, C) | cxcywh, 0..1 | class, logits | RGB, ImageNet's mean, stretched |
 
-`detr` is how Hugging Face exports RT-DETR and D-FINE; `dfine` how the authors of D-FINE, DEIM and RT-DETR do.
-An object gets one class, its most likely one. C is the number of classes; a batch axis of one comes before each shape.
+Hugging Face exports RT-DETR and D-FINE as `detr`; the authors of D-FINE, DEIM and RT-DETR export them as `dfine`.
+Each object gets one class, the most likely one. C is the number of classes; a batch axis of one precedes each shape.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edge_tracker.errors import ModelError
 from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD
 
 Array = npt.NDArray[Any]
-Outputs = Mapping[str, Array]
+NamedOutputs = Mapping[str, Array]
 
 _UNIT: dict[str, Any] = {"color": "RGB", "mean": (0.0,) * 3, "std": (255.0,) * 3}
 _YOLO = {**_UNIT, "resize": "letterbox"}
@@ -46,8 +46,8 @@ _MOST_QUERIES = 1000
 
 
 @dataclass(frozen=True)
-class Boxes:
-    """Boxes in tensor pixels, still to be thinned out.
+class Candidates:
+    """Boxes in tensor pixels, before suppression.
 
     Attributes:
         ltrb: (K, 4) float32.
@@ -61,13 +61,13 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a decoder must know beside the outputs.
+class DecodeOptions:
+    """The parameters of a decoder.
 
     Attributes:
-        height, width: of the picture tensor.
-        confidence: lowest score that counts.
-        classes: number of classes where it is known, else None.
+        height, width: size of the image tensor.
+        confidence: lowest score of a candidate.
+        classes: number of classes; None if it is unknown.
     """
 
     height: int
@@ -78,25 +78,25 @@ class Request:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one family of detectors is fed and read.
+    """The image input and the outputs of one family of detectors.
 
     Attributes:
-        decode: outputs by name, without their batch axis, to boxes.
-        nms: whether one object can appear several times.
-        input: how the picture is prepared, as fields of `ImageInput`.
+        decode: makes candidates from outputs by name, without their batch axis.
+        nms: True if one object can appear several times.
+        input: the preparation of the image, as fields of `ImageInput`.
     """
 
-    decode: Callable[[Outputs, Request], Boxes]
+    decode: Callable[[NamedOutputs, DecodeOptions], Candidates]
     nms: bool
     input: dict[str, Any] = field(default_factory=dict)
 
 
-def _first(outputs: Outputs) -> Array:
+def _first(outputs: NamedOutputs) -> Array:
     return next(iter(outputs.values()))
 
 
 def _corners(cxcywh: Array, width: float = 1, height: float = 1) -> Array:
-    """Centre and size to left, top, right, bottom, times the given size."""
+    """Convert centre and size to left, top, right, bottom, scaled by the given size."""
     half = cxcywh[:, 2:4] / 2
     corners = np.concatenate([cxcywh[:, :2] - half, cxcywh[:, :2] + half], axis=1)
     return corners * np.array([width, height] * 2, np.float32)
@@ -107,65 +107,65 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _best(cxcywh: Array, scores: Array, confidence: float) -> tuple[Array, Array, Array]:
-    """The rows whose best class reaches the confidence: boxes (K, 4), score (K,), class (K,); of scores (N, C)."""
+    """The rows of (N, 4) and (N, C) whose best class reaches the confidence: boxes (K, 4), score (K,), class (K,)."""
     best = scores.max(axis=1, initial=0)
     keep = np.flatnonzero(best >= confidence)
     return cxcywh[keep], best[keep], scores[keep].argmax(axis=1)
 
 
-def _yolov5(outputs: Outputs, request: Request) -> Boxes:
+def _yolov5(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    rows = rows[rows[:, 4] >= request.confidence]
-    end = 5 + request.classes if request.classes else None
-    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:5] * rows[:, 5:end], request.confidence)
-    return Boxes(_corners(boxes), score, class_id)
+    rows = rows[rows[:, 4] >= options.confidence]
+    end = 5 + options.classes if options.classes else None
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:5] * rows[:, 5:end], options.confidence)
+    return Candidates(_corners(boxes), score, class_id)
 
 
-def _yolov8(outputs: Outputs, request: Request) -> Boxes:
+def _yolov8(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     columns = _first(outputs)
-    end = 4 + request.classes if request.classes else None
-    keep = np.flatnonzero(columns[4:end].max(axis=0) >= request.confidence)
+    end = 4 + options.classes if options.classes else None
+    keep = np.flatnonzero(columns[4:end].max(axis=0) >= options.confidence)
     rows = columns[:, keep].T
-    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:end], request.confidence)
-    return Boxes(_corners(boxes), score, class_id)
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:end], options.confidence)
+    return Candidates(_corners(boxes), score, class_id)
 
 
-def _yolov10(outputs: Outputs, request: Request) -> Boxes:
+def _yolov10(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    rows = rows[rows[:, 4] >= request.confidence]
-    return Boxes(rows[:, :4], rows[:, 4], rows[:, 5])
+    rows = rows[rows[:, 4] >= options.confidence]
+    return Candidates(rows[:, :4], rows[:, 4], rows[:, 5])
 
 
-def _yolox(outputs: Outputs, request: Request) -> Boxes:
+def _yolox(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    corner, stride = _grid(len(rows), request.height, request.width)
-    keep = rows[:, 4] >= request.confidence
+    corner, stride = _grid(len(rows), options.height, options.width)
+    keep = rows[:, 4] >= options.confidence
     rows, corner, stride = rows[keep], corner[keep], stride[keep]
     centre = (rows[:, :2] + corner) * stride
     size = np.exp(np.minimum(rows[:, 2:4], 20)) * stride
     decoded = np.concatenate([centre, size, rows[:, 4:]], axis=1)
-    return _yolov5({"decoded": decoded}, request)
+    return _yolov5({"decoded": decoded}, options)
 
 
-def _rtdetr(outputs: Outputs, request: Request) -> Boxes:
+def _rtdetr(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
     rows = _first(outputs)
-    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:], request.confidence)
-    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+    boxes, score, class_id = _best(rows[:, :4], rows[:, 4:], options.confidence)
+    return Candidates(_corners(boxes, options.width, options.height), score, class_id)
 
 
-def _detr(outputs: Outputs, request: Request) -> Boxes:
-    boxes, score, class_id = _best(outputs["pred_boxes"], _sigmoid(outputs["logits"]), request.confidence)
-    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+def _detr(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
+    boxes, score, class_id = _best(outputs["pred_boxes"], _sigmoid(outputs["logits"]), options.confidence)
+    return Candidates(_corners(boxes, options.width, options.height), score, class_id)
 
 
-def _dfine(outputs: Outputs, request: Request) -> Boxes:
-    keep = outputs["scores"] >= request.confidence
-    return Boxes(outputs["boxes"][keep], outputs["scores"][keep], outputs["labels"][keep])
+def _dfine(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
+    keep = outputs["scores"] >= options.confidence
+    return Candidates(outputs["boxes"][keep], outputs["scores"][keep], outputs["labels"][keep])
 
 
-def _rfdetr(outputs: Outputs, request: Request) -> Boxes:
-    boxes, score, class_id = _best(outputs["dets"], _sigmoid(outputs["labels"]), request.confidence)
-    return Boxes(_corners(boxes, request.width, request.height), score, class_id)
+def _rfdetr(outputs: NamedOutputs, options: DecodeOptions) -> Candidates:
+    boxes, score, class_id = _best(outputs["dets"], _sigmoid(outputs["labels"]), options.confidence)
+    return Candidates(_corners(boxes, options.width, options.height), score, class_id)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -181,14 +181,16 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def choose(outputs: Outputs, size: tuple[int, int], metadata: Mapping[str, str], classes: int | None) -> str | None:
-    """The layout that a model's outputs have, or None if they fit none.
+def choose(
+    outputs: NamedOutputs, size: tuple[int, int], metadata: Mapping[str, str], classes: int | None
+) -> str | None:
+    """The layout of a model's outputs; None if they fit none.
 
     Args:
-        outputs: what the model gave for an empty picture, with the batch axis.
-        size: height and width of the picture tensor.
-        metadata: text that the file carries; Ultralytics writes `task`, `end2end`, `description`, ...
-        classes: number of classes where the file says it.
+        outputs: the model's outputs for an empty image, with the batch axis.
+        size: height and width of the image tensor.
+        metadata: the texts in the model file; Ultralytics writes `task`, `end2end`, `description`, ...
+        classes: number of classes, if the file contains it.
     """
     shapes = {name: array.shape[1:] for name, array in outputs.items()}
     if {"labels", "boxes", "scores"} <= set(shapes):
@@ -198,8 +200,8 @@ def choose(outputs: Outputs, size: tuple[int, int], metadata: Mapping[str, str],
     if {"dets", "labels"} <= set(shapes):
         return "rfdetr" if shapes["dets"][1:] == (4,) and len(shapes["labels"]) == 2 else None
 
-    # The rest puts everything into the first output. Of what Ultralytics trains, boxes that lie slanted and whole
-    # pictures that get one class are no detections; masks and key points are columns after the classes.
+    # All other layouts have everything in the first output. Ultralytics' tasks without upright boxes (oriented boxes,
+    # classification) are not detection; masks and key points are columns after the classes.
     rows = _first(outputs)
     if rows.ndim != 3 or rows.dtype.kind != "f" or metadata.get("task", "detect") not in ("detect", "segment", "pose"):
         return None
@@ -226,7 +228,7 @@ def choose(outputs: Outputs, size: tuple[int, int], metadata: Mapping[str, str],
 
 
 def _objectness(rows: Array, size: tuple[int, int], metadata: Mapping[str, str], name: str) -> str:
-    """Which of the layouts of rows (N, 5 + C) it is; YOLOX has one row for each cell, and no metadata."""
+    """The layout of rows (N, 5 + C): YOLOX has one row for each cell, and no metadata."""
     if "stride" in metadata or not _levels(len(rows), *size):
         return "yolov5"
     if not _is_decoded(rows, *size):
@@ -235,7 +237,7 @@ def _objectness(rows: Array, size: tuple[int, int], metadata: Mapping[str, str],
 
 
 def _levels(count: int, height: int, width: int) -> list[tuple[int, int, int]] | None:
-    """Rows, columns and stride of each level of the pyramid that has `count` cells; None if there is none."""
+    """Rows, columns and stride of each level of the pyramid with `count` cells; None if there is no such pyramid."""
     for strides in ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32)):
         levels = [(height // stride, width // stride, stride) for stride in strides]
         if sum(h * w for h, w, _ in levels) == count:
@@ -245,17 +247,17 @@ def _levels(count: int, height: int, width: int) -> list[tuple[int, int, int]] |
 
 @lru_cache(maxsize=4)  # every frame asks for the same
 def _grid(count: int, height: int, width: int) -> tuple[Array, Array]:
-    """Per prediction its cell's column and row (N, 2) and its stride in pixels (N, 1). Not to be written to."""
+    """Column and row (N, 2) and stride in pixels (N, 1) of each prediction's cell. Read only."""
     levels = _levels(count, height, width)
     if levels is None:
-        raise ModelError(f"{count} rows are not the cells of a {width}x{height} picture; another format?")
+        raise ModelError(f"{count} rows are not the cells of a {width}x{height} image; is it another format?")
     corners = [np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).reshape(-1, 2) for h, w, _ in levels]
     strides = [np.full((h * w, 1), stride) for h, w, stride in levels]
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
 def _is_decoded(rows: Array, height: int, width: int) -> bool:
-    """Whether the first column is pixels: then it runs along with the cells' places, offsets in a cell do not."""
+    """True if the first column is in pixels: pixels correlate with the positions of the cells, offsets do not."""
     corner, stride = _grid(len(rows), height, width)
     place = (corner * stride)[:, 0]
     x = rows[:, 0].astype(np.float64)

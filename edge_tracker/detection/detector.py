@@ -1,4 +1,4 @@
-"""A frame through a detection model."""
+"""Detecting objects with a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import difflib
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,10 +20,12 @@ from edge_tracker.detection import decode
 from edge_tracker.detection.coco import COCO_CATEGORIES, COCO_NAMES
 from edge_tracker.detection.detections import Detections
 from edge_tracker.errors import ConfigError, ModelError, ServerError
-from edge_tracker.inference import EngineOptions, Model, load_model, run_all
+from edge_tracker.inference.availability import DEADLINE_MS, ServerStatus
+from edge_tracker.inference.builder import EngineOptions
 from edge_tracker.inference.images import Fit, Image, ImageBatch, check_image, infer_input
-from edge_tracker.inference.model import TensorSpec, signature
-from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel
+from edge_tracker.inference.load import load_model
+from edge_tracker.inference.model import Feeds, Model, Outputs, TensorSpec, signature
+from edge_tracker.inference.runner import Runner
 
 logger = logging.getLogger(__name__)
 
@@ -32,38 +33,40 @@ logger = logging.getLogger(__name__)
 class Detector:
     """Finds objects with a YOLO or DETR model.
 
-    A file that `make export` wrote says itself what it takes and gives. Of any other, its metadata (Ultralytics and
-    RF-DETR write some) and the names and shapes of its tensors decide; see `edge_tracker.detection.decode` for the
-    layouts and how each wants its picture. Boxes end at the frame's edge.
+    A file from `make export` describes its inputs and outputs. For any other file they are derived from its metadata
+    (Ultralytics and RF-DETR write some) and from the names and shapes of its tensors; `edge_tracker.detection.decode`
+    lists the layouts and the image input of each. Boxes are clipped to the frame.
 
     Args:
         model: a name ("yolov3-tiny"), a path to an `.onnx` or `.engine`, the address of a model on a Triton server
-            ("triton://HOST:PORT/MODEL"), or a loaded model, which stays the caller's to close.
-        confidence: lowest score that counts, 0..1.
-        nms_iou: of two boxes of one class that overlap more than this, the less confident goes. DETRs and end-to-end
-            YOLOs need none, and get none.
-        classes: names or numbers of the classes that count; None for all.
-        format: the layout, where it cannot be seen or is seen wrongly; a key of `decode.LAYOUTS`.
-        size: height and width of the picture tensor, for a model that leaves them open and does not say.
-        names: the class names, for a model that does not say. Without them a model of 80 classes, or of an unknown
-            number, counts as COCO's.
+            ("triton://HOST:PORT/MODEL"), or a loaded model, which the caller has to close.
+        confidence: lowest score of a detection, 0..1.
+        nms_iou: if two boxes of one class overlap by more than this IoU, the less confident one is dropped. DETRs and
+            end-to-end YOLOs need no suppression, and get none.
+        classes: names or numbers of the classes to detect; None for all.
+        format: the layout, if it is not recognised or recognised wrongly; a key of `decode.LAYOUTS`.
+        size: height and width of the image tensor, for a model with dynamic sizes and without metadata.
+        names: the class names, for a model without them. By default, a model of 80 classes or of an unknown number is
+            assumed to have COCO's.
         device: "auto", "cpu", "cuda" or "tensorrt".
         threads: CPU threads; 0 for all cores.
-        batch: frames at a time at most, for `detect_all`; a model of fixed batch size takes that.
-        engine: how an engine is to be built; its batch is `batch`.
-        build: False to refuse, instead of building an engine that is missing or stale.
-        deadline_ms: what a server may take for the frames of one call.
-        fallback: detects while a server is away, which may then be so from the start. It may be another network, of
-            the same classes. Closed with this one.
+        batch: largest batch, for `detect_all`; for a model of fixed batch size it is that size.
+        engine: options for building an engine; its batch is `batch`.
+        build: False to raise an error instead of building an engine that is missing or stale.
+        deadline_ms: time limit on a server for all frames of one call, milliseconds.
+        fallback: a detector of the same classes, if perhaps another network, used while the server is unavailable,
+            which it may then be from the start. Closed with this one.
 
     Attributes:
+        model: the loaded model.
         names: the class names.
         format: the layout.
 
     Raises:
-        ServerError: the server is away, and there is no fallback.
+        ServerError: the server is unavailable, and there is no fallback.
         ModelError: no such model, or one that fits no layout.
-        ConfigError: an unknown format or class, a number out of range, a fallback of a model that is not on a server.
+        ConfigError: an unknown format or class, a number out of range, or a fallback for a model that is not on a
+            server.
         DeviceError: the device cannot be used.
     """
 
@@ -94,46 +97,37 @@ class Detector:
         if format is not None and format not in decode.LAYOUTS:
             raise ConfigError(f"unknown detector format {format!r}; one of {', '.join(decode.LAYOUTS)}")
         self.confidence, self.nms_iou = confidence, nms_iou
-        self._owned = isinstance(model, (str, Path))
+        owned = isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
             options = replace(engine or EngineOptions(), batch=batch)
-            self.model = load_model(
+            model = load_model(
                 *(model, device, threads),
                 engine=options,
                 build=build,
                 deadline_ms=deadline_ms,
                 required=fallback is None,
             )
-        else:
-            self.model = model
-        self._server = self.model if isinstance(self.model, TritonModel) else None
+        self.model = model
         self._fallback = fallback
-        self._ready = False
+        self._runner = Runner(model, fallback, owned=owned)
+        if fallback is not None:
+            self.names, self.format = fallback.names, fallback.format
 
         def prepare() -> None:
             self._prepare(format, size, names, batch)
             self._wanted = _class_ids(classes, self.names)
-            self._ready = True
 
-        try:
-            if self._server is None:
-                if fallback is not None:
-                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
-                prepare()
-                return
-            self._server.meanwhile = "frames count as not looked at"
-            if fallback is not None:
-                self.names, self.format = fallback.names, fallback.format
-                self._server.meanwhile = f"{fallback.model.name} detects"
-            self._server.when_up(prepare)
-        except BaseException:
-            self.close()
-            raise
+        self._runner.start(prepare, does="detects", otherwise="frames have no detections")
+
+    @property
+    def status(self) -> ServerStatus | None:
+        """The state of the model's server, and its counts; None for a model that is not on a server."""
+        return self._runner.status
 
     def _prepare(
         self, format: str | None, size: tuple[int, int] | None, names: Sequence[str] | None, batch: int
     ) -> None:
-        """Find out what the model takes and gives."""
+        """Determine the model's image input and layout, and run it once."""
         model, manifest = self.model, self.model.manifest
         described = signature(model.inputs, model.outputs)
         if manifest is not None and manifest.task != "detector":
@@ -141,20 +135,20 @@ class Detector:
         known = names or (manifest.classes if manifest else ()) or _metadata_names(model.metadata)
         other = self._fallback
         if other is not None and known and tuple(known) != tuple(other.names):
-            raise ModelError(f"{model.name}: the fallback {other.model.name} knows other classes than it")
+            raise ModelError(f"{model.name}: the fallback {other.model.name} has other classes")
 
-        picture = _picture_tensor(model.inputs)
-        if picture is None:
-            raise ModelError(f"{model.name}: not a detector with one picture to look at ({described})")
-        plain = manifest.input if manifest else infer_input(picture, size or _metadata_size(model.metadata))
+        image = _image_tensor(model.inputs)
+        if image is None:
+            raise ModelError(f"{model.name}: not a detector with one image input ({described})")
+        plain = manifest.input if manifest else infer_input(image, size or _metadata_size(model.metadata))
         if plain is None:
             raise ModelError(
-                f"{model.name}: its picture has no fixed size, or not three channels: give `size` ({described})"
+                f"{model.name}: its image input has no fixed size, or not three channels: give `size` ({described})"
             )
-        # What remains is RT-DETR's size of the original, with the pixels of which it multiplies its boxes. It is told
-        # the tensor's own size, so that boxes come in tensor pixels as everybody else's.
-        self._fixed = picture.shape[0] is not None
-        rows = picture.shape[0] or min(batch, self._server.batch or batch if self._server is not None else batch)
+        # The only other input is RT-DETR's original image size, by which it multiplies its boxes. It is given the size
+        # of the tensor, so that its boxes are in tensor pixels, as those of all other models.
+        self._fixed = image.shape[0] is not None
+        rows = image.shape[0] or min(batch, model.batch_limit or batch)
         self._extra = {
             tensor.name: np.array([[plain.width, plain.height]] * rows, tensor.dtype)
             for tensor in model.inputs
@@ -177,19 +171,19 @@ class Detector:
         self._layout = decode.LAYOUTS[self.format]
         spec = plain
         if manifest is None:
-            # A graph that takes uint8 does the arithmetic itself.
-            own = {"mean": None, "std": None} if picture.dtype == np.uint8 else {}
+            # A graph with uint8 input normalises by itself.
+            own = {"mean": None, "std": None} if image.dtype == np.uint8 else {}
             spec = replace(plain, **{**self._layout.input, **own})
         self._batch = ImageBatch(spec, rows)
-        self._request = decode.Request(spec.height, spec.width, self.confidence, len(known) or None)
+        self._options = decode.DecodeOptions(spec.height, spec.width, self.confidence, len(known) or None)
         try:
             self._decode(probe)
         except (KeyError, IndexError, ValueError, ModelError) as error:
-            raise ModelError(f"{model.name}: does not give what format {self.format} has ({described})") from error
+            raise ModelError(f"{model.name}: its outputs do not fit format {self.format} ({described})") from error
         self.names = tuple(known) or _guess_names(self.format, outputs)
         logger.info(
-            "%s: format %s, picture %dx%d, %d classes",
-            *(Path(model.name).name, self.format, spec.width, spec.height, len(self.names)),
+            "%s: format %s, image %dx%d, %d classes",
+            *(model.short_name, self.format, spec.width, spec.height, len(self.names)),
         )
 
     def detect(self, frame: Image) -> Detections:
@@ -197,41 +191,38 @@ class Detector:
 
         Raises:
             InputError: not such a frame.
-            ServerError: the server is away, or did not answer in time, and there is no fallback.
+            ServerError: the server is unavailable or did not answer in time, and there is no fallback.
         """
         found = self.detect_all([frame])[0]
         if found is None:
-            problem = self._server.status.problem if self._server is not None else None
+            problem = self.status.problem if self.status is not None else None
             raise ServerError(f"{self.model.name}: {problem or 'did not answer in time'}")
         return found
 
     def detect_all(self, frames: Sequence[Image]) -> list[Detections | None]:
-        """The objects in each of several frames, as many at a time as the model takes; None for one that nobody saw,
-        since the server is away or did not answer in time.
+        """The objects in each of several frames, in batches; None for a frame that was not processed, since the server
+        is unavailable or did not answer in time.
 
         Raises:
-            InputError: one that is no such frame.
+            InputError: not such a frame.
         """
         checked = [check_image(frame, "frame") for frame in frames]
         found: list[Detections | None] = [None if frame.size else Detections.none(self.names) for frame in checked]
         rows = [index for index, frame in enumerate(checked) if frame.size]
-        if self._server is None:
+
+        def ask() -> list[int]:
             self._detect_batches(checked, rows, found)
-            return found
-        start, status, fallback = time.monotonic(), self._server.status, self._fallback
-        if self._ready and status.up:
-            self._detect_batches(checked, rows, found)
-            rows = [index for index in rows if found[index] is None]
-        if rows and fallback is not None and time.monotonic() - start < self._server.deadline:
-            for index, seen in zip(rows, fallback.detect_all([checked[index] for index in rows]), strict=True):
+            return [index for index in rows if found[index] is None]
+
+        def instead(fallback: Detector, missed: Sequence[int]) -> None:
+            for index, seen in zip(missed, fallback.detect_all([checked[index] for index in missed]), strict=True):
                 found[index] = seen
-            status.fallback += len(rows)
-        else:  # what came too late is not made later still
-            status.lost += len(rows)
+
+        self._runner.run(rows, ask, instead)
         return found
 
     def _detect_batches(self, frames: Sequence[Image], rows: Sequence[int], found: list[Detections | None]) -> None:
-        """Put what is in some of the frames in its place in `found`, but for what a server lost."""
+        """Write the detections of the frames `rows` into `found`; frames that a server lost stay None."""
         sent: deque[tuple[Sequence[int], list[Fit]]] = deque()
 
         def batches() -> Iterator[Feeds]:
@@ -240,25 +231,26 @@ class Detector:
                 sent.append((some, [self._batch.put(row, frames[index]) for row, index in enumerate(some)]))
                 yield self._feeds(len(some))
 
-        for outputs in run_all(self.model, batches()):
+        for outputs in self._runner.stream(batches()):
             some, fits = sent.popleft()
-            for row, index in enumerate(some) if outputs is not None else ():
-                boxes = self._boxes(outputs, row)  # type: ignore[arg-type]
+            if outputs is None:
+                continue
+            for row, index in enumerate(some):
+                boxes = self._boxes(outputs, row)
                 if boxes is not None:
                     found[index] = self._found(boxes, fits[row], frames[index].shape)
 
-    def _boxes(self, outputs: Outputs, row: int) -> decode.Boxes | None:
-        """As `_decode`; None for what a server gave that is not of the format any more."""
-        if self._server is None:
-            return self._decode(outputs, row)
+    def _boxes(self, outputs: Outputs, row: int) -> decode.Candidates | None:
+        """As `_decode`; None if the outputs of a server no longer fit the format."""
         try:
             return self._decode(outputs, row)
         except (KeyError, IndexError, ValueError, ModelError) as error:
-            self._server.refuse(f"does not give what format {self.format} has ({error})")
+            if not self._runner.refuse(f"its outputs do not fit format {self.format} ({error})"):
+                raise
             return None
 
-    def _found(self, boxes: decode.Boxes, fit: Fit, shape: tuple[int, ...]) -> Detections:
-        """What counts of the boxes of a frame of a shape, in its pixels."""
+    def _found(self, boxes: decode.Candidates, fit: Fit, shape: tuple[int, ...]) -> Detections:
+        """The detections among the candidates of one frame of the given shape, in frame pixels."""
         ltrb, score, class_id = boxes.ltrb, boxes.score, boxes.class_id.astype(np.int64)
         keep = np.isfinite(ltrb).all(axis=1)
         if self._wanted is not None:
@@ -275,28 +267,25 @@ class Detector:
         return found.select(np.flatnonzero((ltwh[:, 2:] > 0).all(axis=1)))
 
     def close(self) -> None:
-        """Free the model, unless it was handed in, and the fallback."""
-        if self._owned:
-            self.model.close()
-        if self._fallback is not None:
-            self._fallback.close()
+        """Free the model, unless it was passed in loaded, and the fallback."""
+        self._runner.close()
 
     def _feeds(self, count: int) -> dict[str, npt.NDArray[Any]]:
         rows = len(self._batch) if self._fixed else count
         extra = {name: array[:rows] for name, array in self._extra.items()}
         return {self._batch.spec.name: self._batch.tensor(rows), **extra}
 
-    def _decode(self, outputs: list[npt.NDArray[Any]], row: int = 0) -> decode.Boxes:
-        """Boxes of one picture of a batch."""
+    def _decode(self, outputs: Outputs, row: int = 0) -> decode.Candidates:
+        """The candidates in one image of a batch."""
         named = {
             tensor.name: array[row].astype(np.float32, copy=False)
             for tensor, array in zip(self.model.outputs, outputs, strict=True)
             if array.ndim > 1
         }
-        return self._layout.decode(named, self._request)
+        return self._layout.decode(named, self._options)
 
     def _suppress(self, ltrb: npt.NDArray[Any], score: npt.NDArray[Any], class_id: npt.NDArray[Any]) -> Any:
-        """Indices of the boxes that stay, most confident first; every class by itself."""
+        """Indices of the boxes that remain after suppression within each class, most confident first."""
         if not len(ltrb):
             return np.zeros(0, np.int64)
         kept = cv2.dnn.NMSBoxesBatched(_ltwh(ltrb).tolist(), score.tolist(), class_id.tolist(), 0.0, self.nms_iou)
@@ -307,15 +296,15 @@ def _ltwh(ltrb: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([ltrb[:, :2], ltrb[:, 2:] - ltrb[:, :2]], axis=1)
 
 
-def _picture_tensor(inputs: Sequence[TensorSpec]) -> TensorSpec | None:
-    """The one input that is a picture, if all others are known."""
-    pictures = [tensor for tensor in inputs if len(tensor.shape) == 4]
+def _image_tensor(inputs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """The image input, if there is one and all other inputs are known."""
+    images = [tensor for tensor in inputs if len(tensor.shape) == 4]
     others = [tensor.name for tensor in inputs if len(tensor.shape) != 4]
-    return pictures[0] if len(pictures) == 1 and set(others) <= {"orig_target_sizes"} else None
+    return images[0] if len(images) == 1 and set(others) <= {"orig_target_sizes"} else None
 
 
 def _metadata(metadata: dict[str, str], key: str) -> Any:
-    """A value that Ultralytics wrote as a Python literal; None if it is missing or no literal."""
+    """A value that Ultralytics wrote as a Python literal; None if it is missing or not a literal."""
     try:
         return ast.literal_eval(metadata[key])
     except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
@@ -331,7 +320,7 @@ def _metadata_size(metadata: dict[str, str]) -> tuple[int, int] | None:
 
 
 def _metadata_names(metadata: dict[str, str]) -> tuple[str, ...]:
-    """Class names in order; () where the file has none."""
+    """Class names in order; () if the file has none."""
     names = _metadata(metadata, "names")
     if names is None:
         try:  # RF-DETR's
@@ -345,8 +334,8 @@ def _metadata_names(metadata: dict[str, str]) -> tuple[str, ...]:
     return tuple(str(names.get(number, "")) for number in range(max(names, default=-1) + 1))
 
 
-def _guess_names(format: str, outputs: decode.Outputs) -> tuple[str, ...]:
-    """Names for a model that does not say: COCO's where the number of classes allows."""
+def _guess_names(format: str, outputs: decode.NamedOutputs) -> tuple[str, ...]:
+    """Names for a model without them: COCO's, if the number of classes fits."""
     first = next(iter(outputs.values()))
     columns = {
         "yolov5": first.shape[-1] - 5,
@@ -364,10 +353,10 @@ def _guess_names(format: str, outputs: decode.Outputs) -> tuple[str, ...]:
 
 
 def _class_ids(classes: Iterable[str | int] | None, names: Sequence[str]) -> npt.NDArray[np.int64] | None:
-    """The numbers of the classes that count.
+    """The numbers of the wanted classes.
 
     Raises:
-        ConfigError: one that the detector does not have; says which are near.
+        ConfigError: a class that the detector does not have; with similar ones.
     """
     if classes is None:
         return None

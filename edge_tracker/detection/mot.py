@@ -1,4 +1,4 @@
-"""Recorded detections: a `det.txt` of the MOTChallenge."""
+"""Recorded detections from a MOTChallenge `det.txt`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ NAMES = ("person",)
 class MotDetections:
     """The detections of a `det.txt`, frame by frame. They have one class, "person".
 
-    A row is `frame, id, left, top, width, height, confidence` and maybe more, with frames counted from 1; rows may
-    come in any order.
+    A row is `frame, id, left, top, width, height, confidence` and possibly more columns, with frames counted from 1;
+    rows may be in any order.
 
     Args:
         path: the file.
-        confidence: rows with less are left out; None keeps all (some sequences' confidences are not 0..1).
+        confidence: rows below it are left out; None keeps all (in some sequences the confidences are not 0..1).
 
     Attributes:
         names: the classes, ("person",).
         frames: the number of the last frame that has a row; 0 for an empty file.
 
     Raises:
-        SourceError: the file cannot be read, or a row is not of this form; names the file and the line.
+        SourceError: the file cannot be read, or a row has another form; with the file and the line.
     """
 
     def __init__(self, path: str | Path, confidence: float | None = None) -> None:

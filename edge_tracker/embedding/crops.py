@@ -1,4 +1,4 @@
-"""The parts of a frame that detections cover."""
+"""Cutting detections out of frames."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy.typing as npt
 from edge_tracker.errors import InputError
 from edge_tracker.inference.images import IMAGENET_MEAN, Image
 
-# Beyond any frame, well inside what OpenCV's fixed-point drawing can hold.
+# Larger than any frame, and well within the range of OpenCV's fixed-point drawing.
 _FAR = 1e6
 
-Boxes = npt.NDArray[np.int64]
+WholeBoxes = npt.NDArray[np.int64]
 
 
-# What masks hide gets ImageNet's mean colour, which networks normalise to about nothing. The reference writes these
-# numbers, in RGB order, into BGR frames as well; so do we, since another colour moves masked features by 0.01 cosine.
+# Masked pixels get ImageNet's mean colour, which normalises to about zero. The reference writes these numbers, in RGB
+# order, into BGR frames as well; so do we, since another colour changes masked features by 0.01 in cosine distance.
 BACKGROUND = np.array(IMAGENET_MEAN, np.uint8)
 
 
 class CropCutter:
-    """Cuts detections out of frames; keeps the memory that masking needs from one frame to the next."""
+    """Cuts detections out of frames, and keeps the memory for masking between frames."""
 
     def __init__(self) -> None:
         self._pixels = np.empty((0, 0, 3), np.uint8)
@@ -33,7 +33,7 @@ class CropCutter:
     def cut(
         self,
         frame: Image,
-        boxes: Boxes,
+        boxes: WholeBoxes,
         masks: Sequence[npt.NDArray[Any]] | npt.NDArray[Any] | None = None,
         polygons: Sequence[Any] | None = None,
     ) -> Iterator[tuple[int, Image]]:
@@ -41,10 +41,10 @@ class CropCutter:
 
         Args:
             frame: (H, W, 3) uint8.
-            boxes, masks, polygons: as for `regions`.
+            boxes, masks, polygons: as in `regions`.
 
         Yields:
-            Detection index and crop (h, w, 3), a view that may change with the next one.
+            Detection index and crop (h, w, 3), a view that is valid until the next one.
         """
         fill = self.fill(polygons is not None)
         for index, (l, t, r, b), kept in self.regions(frame.shape[:2], boxes, masks, polygons):  # noqa: E741
@@ -58,34 +58,34 @@ class CropCutter:
             yield index, pixels
 
     def fill(self, polygons: bool) -> Image:
-        """The colour (3,) of what polygons, or else masks, hide, as it stands in the frame."""
+        """The colour (3,) of pixels hidden by polygons (True) or masks (False), in the frame's channel order."""
         return np.zeros(3, np.uint8) if polygons else BACKGROUND
 
     def regions(
         self,
         size: tuple[int, ...],
-        boxes: Boxes,
+        boxes: WholeBoxes,
         masks: Sequence[npt.NDArray[Any]] | npt.NDArray[Any] | None = None,
         polygons: Sequence[Any] | None = None,
     ) -> Iterator[tuple[int, tuple[int, int, int, int], Image | None]]:
-        """Where each detection that covers at least one pixel of the frame is to be cut out.
+        """The region of each detection that covers at least one pixel of the frame.
 
         As in the reference, boxes are truncated to whole pixels (see `whole_boxes`), then clipped to the frame. A box
-        off the frame, or narrower than a pixel, has no crop and is left out. With polygons the crop is the polygon's
-        bounding rectangle, black outside the polygon, and `boxes` only says how many there are.
+        outside the frame, or narrower than a pixel, has no region and is left out. With polygons, the region is the
+        polygon's bounding rectangle, with the pixels of the polygon kept, and only the number of `boxes` matters.
 
         Args:
             size: height and width of the frame.
             boxes: (M, 4) left, top, width, height in whole pixels.
-            masks: per detection a mask (H, W); where it is zero the crop gets ImageNet's mean colour.
+            masks: per detection a mask (H, W); pixels where it is zero are not kept.
             polygons: per detection the corners x1, y1, x2, y2, ... in pixels, flat or as (K, 2).
 
         Yields:
-            Detection index; left, top, right, bottom in whole pixels inside the frame; and which of the region's pixels
-            to keep, (h, w), 0 or not, a view that may change with the next one, or None for all.
+            Detection index; left, top, right, bottom in whole pixels inside the frame; and the pixels of the region to
+            keep, (h, w), zero for the others, a view that is valid until the next one, or None to keep all.
 
         Raises:
-            InputError: shapes or counts that do not fit, polygons that are none; before anything is yielded.
+            InputError: wrong shapes or counts, or invalid polygons; before anything is yielded.
         """
         count = len(boxes)
         if masks is not None and polygons is not None:
@@ -94,7 +94,7 @@ class CropCutter:
             _check_masks(masks, count, size)
         if polygons is not None:
             corners = _corners(polygons, count)
-            # As cv2.boundingRect: both ends belong to the rectangle.
+            # As in cv2.boundingRect, both ends belong to the rectangle.
             low, high = (np.array([f(c, axis=0) for c in corners]).reshape(-1, 2) for f in (np.min, np.max))
             rectangles = np.concatenate([low, high + 1], axis=1)
         else:
@@ -117,7 +117,7 @@ class CropCutter:
             yield index, (l, t, r, b), kept
 
     def _room(self, h: int, w: int) -> tuple[Image, Image]:
-        """Room for the pixels (h, w, 3) and the mask (h, w) of a crop, kept for the next."""
+        """Arrays for the pixels (h, w, 3) and the mask (h, w) of a crop, reused for the next."""
         have_h, have_w = self._mask.shape
         if have_h < h or have_w < w:
             size = (max(have_h, h), max(have_w, w))
@@ -125,8 +125,8 @@ class CropCutter:
         return self._pixels[:h, :w], self._mask[:h, :w]
 
 
-def whole_boxes(ltwh: npt.ArrayLike) -> Boxes:
-    """Boxes (M, 4) ltwh with each of the four numbers truncated to whole pixels, towards zero.
+def whole_boxes(ltwh: npt.ArrayLike) -> WholeBoxes:
+    """Boxes (M, 4) ltwh with all four numbers truncated towards zero to whole pixels.
 
     Raises:
         InputError: not (M, 4), or a number that is not finite.

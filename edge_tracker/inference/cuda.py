@@ -1,8 +1,8 @@
-"""The little of CUDA's driver that running engines takes, through pycuda or, where that is absent, cuda-bindings.
+"""The parts of CUDA's driver API that running engines needs, through pycuda or, if that is missing, cuda-bindings.
 
-Both are used on the device's primary context, which is retained here and pushed around each piece of work and popped
-after it. So it is the context that TensorRT, PyTorch or CuPy use in the same process, any thread may call, and no
-thread is left with a context that it did not have before (`pycuda.autoinit` would make a second one).
+Both use the device's primary context, which is retained here, pushed before each piece of work and popped after it. So
+it is the context that TensorRT, PyTorch or CuPy use in the same process, any thread may call, and no thread keeps a
+context that it did not have before (`pycuda.autoinit` would make a second one).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Gpu:
 
 
 class Cuda(Protocol):
-    """CUDA on one device. Everything but `current` and `gpu` is called inside `with cuda.current():`.
+    """CUDA on one device. Everything but `current` and `gpu` must be called inside `with cuda.current():`.
 
     Addresses are integers. Streams, events and kernels are opaque; `handle` gives a stream's address for TensorRT.
-    Errors are `DeviceError`s that say what failed.
+    Failures raise `DeviceError` with the name of the function.
     """
 
     library: str
@@ -61,24 +61,24 @@ class Cuda(Protocol):
     def event(self) -> Any: ...
     def free_event(self, event: Any) -> None: ...
     def upload(self, address: int, array: npt.NDArray[Any], stream: Any) -> None:
-        """Copy a pinned array to the device when the stream gets there."""
+        """Queue a copy from a pinned array to the device on a stream."""
         ...
 
     def download(self, array: npt.NDArray[Any], address: int, stream: Any) -> None:
-        """Copy from the device to a pinned array when the stream gets there."""
+        """Queue a copy from the device to a pinned array on a stream."""
         ...
 
     def record(self, event: Any, stream: Any) -> None: ...
     def wait(self, stream: Any, event: Any) -> None:
-        """Let a stream wait for an event."""
+        """Make a stream wait for an event."""
         ...
 
     def wait_foreign(self, stream: Any, handle: int, event: Any) -> None:
-        """Let a stream wait for what another library has put on the stream of this handle so far."""
+        """Make a stream wait for all work that another library has queued on the stream with this handle."""
         ...
 
     def synchronize(self, waiter: Any) -> None:
-        """Let the calling thread wait for a stream or an event."""
+        """Block the calling thread until a stream or an event is done."""
         ...
 
     def load_kernel(self, cubin: bytes, name: str) -> Any: ...
@@ -196,7 +196,7 @@ class BindingsCuda:
 
 
 class PyCuda:
-    """CUDA through pycuda. Its allocations free themselves once forgotten, so they are kept until they are freed."""
+    """CUDA through pycuda. Its allocations free themselves when garbage-collected, so they are kept until `free`."""
 
     library = "pycuda"
 
@@ -210,7 +210,7 @@ class PyCuda:
             device = driver.Device(0)
             self.gpu = Gpu(device.name(), "{}.{}".format(*device.compute_capability()))
             self._context = device.retain_primary_context()
-        atexit.register(self._context.detach)  # else pycuda detaches it the wrong way for a primary context
+        atexit.register(self._context.detach)  # pycuda itself would detach a primary context the wrong way
 
     @contextmanager
     def _errors(self, function: str) -> Iterator[None]:
@@ -286,7 +286,7 @@ class PyCuda:
             stream.wait_for_event(event)
 
     def wait_foreign(self, stream: Any, handle: int, event: Any) -> None:
-        # pycuda cannot take a foreign handle; waiting for the whole context is right, if slower.
+        # pycuda cannot use a handle from another library; waiting for the whole context is correct, but slower.
         with self._errors("cuCtxSynchronize"):
             self._driver.Context.synchronize()
 
@@ -319,7 +319,7 @@ _opening = threading.Lock()
 def open_cuda() -> Cuda:
     """CUDA on device 0, opened once in a process: through pycuda if it is installed, else cuda-bindings.
 
-    Which physical GPU is device 0 is CUDA's own matter: set CUDA_VISIBLE_DEVICES.
+    CUDA decides which physical GPU is device 0; set CUDA_VISIBLE_DEVICES to change it.
 
     Raises:
         DeviceError: neither is installed, or there is no driver or no GPU.
@@ -345,14 +345,14 @@ def _open() -> Cuda:
 
 
 def compile_kernel(source: str, capability: str, cache: Path) -> bytes:
-    """CUDA C to a cubin for one compute capability, kept in `cache`.
+    """Compile CUDA C to a cubin for one compute capability, kept in `cache`.
 
-    NVRTC compiles it where it is installed, else nvcc through pycuda.
+    NVRTC compiles it if it is installed, otherwise nvcc through pycuda.
 
     Args:
         source: CUDA C.
-        capability: e.g. "8.7".
-        cache: folder of compiled kernels.
+        capability: the GPU's, e.g. "8.7".
+        cache: folder for compiled kernels.
 
     Raises:
         DeviceError: there is no compiler, or it fails.
@@ -365,7 +365,7 @@ def compile_kernel(source: str, capability: str, cache: Path) -> bytes:
         cubin = _nvrtc(source, target)
     except ImportError:
         cubin = _nvcc(source, target)
-    # A cache that cannot be written costs time at the next start, no more.
+    # If the cache cannot be written, the next start only takes longer.
     with suppress(OSError), atomic_path(kept) as partial:
         partial.write_bytes(cubin)
     return cubin
@@ -386,7 +386,7 @@ def _nvrtc(source: str, target: str) -> bytes:
     if failed:
         log = b" " * call("nvrtcGetProgramLogSize", program)[1]
         call("nvrtcGetProgramLog", program, log)
-        raise DeviceError(f"NVRTC cannot compile the crop kernel for {target}: {log.decode().rstrip(chr(0))}")
+        raise DeviceError(f"NVRTC cannot compile a kernel for {target}: {log.decode().rstrip(chr(0))}")
     cubin: bytes = b" " * call("nvrtcGetCUBINSize", program)[1]
     call("nvrtcGetCUBIN", program, cubin)
     call("nvrtcDestroyProgram", program)
@@ -402,4 +402,4 @@ def _nvcc(source: str, target: str) -> bytes:
     except ImportError as error:
         raise DeviceError("neither NVRTC nor pycuda is installed; pip install nvidia-cuda-nvrtc") from error
     except Exception as error:  # pycuda's CompileError, or no nvcc
-        raise DeviceError(f"nvcc cannot compile the crop kernel for {target} ({error})") from error
+        raise DeviceError(f"nvcc cannot compile a kernel for {target} ({error})") from error

@@ -1,7 +1,7 @@
-"""TensorRT engines: named by all that they depend on, checked before they are used, built where they are missing.
+"""TensorRT engines: named by everything they depend on, checked before they are used, built if they are missing.
 
-An engine is two files: `NAME.engine`, and `NAME.engine.json`, its manifest, which is written last. So
-an engine whose build was cut short has no manifest and counts as missing.
+An engine is two files: `NAME.engine`, and its manifest `NAME.engine.json`, which is written last. So an engine whose
+build was interrupted has no manifest and counts as missing.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ BUILD = "build it on this machine: edge-tracker build --config FILE (takes minut
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """What an engine is.
+    """The description of a built engine.
 
     Attributes:
-        requirements: what it depends on, see `requirements`.
+        requirements: everything it depends on, see `requirements`.
         sha256, size: of the engine file.
-        metadata: the text that the ONNX file carries beside the graph; its model manifest among it.
-        seconds: how long the build took.
-        on_gpu: with DLA, the layers that fell back to the GPU.
+        metadata: the texts that the ONNX file contains besides the graph, its model manifest among them.
+        seconds: duration of the build.
+        on_gpu: with DLA, the layers that run on the GPU instead.
     """
 
     requirements: dict[str, str]
@@ -59,10 +59,10 @@ class EngineManifest:
 
 
 def onnx_source(trt: ModuleType, onnx: Path, precision: str) -> tuple[Path, str]:
-    """The file to build from, beside `NAME.onnx`, and the precision that comes of it.
+    """The file to build from, beside `NAME.onnx`, and the precision that results.
 
-    Strongly typed networks need `NAME.fp16.onnx` for FP16; where there is none, the engine is FP32, with a warning.
-    Others get the FP32 file and a flag. INT8 always needs `NAME.int8.onnx`.
+    Strongly typed networks need `NAME.fp16.onnx` for FP16; without it, the engine is FP32, with a warning. Others need
+    the FP32 file and a flag. INT8 always needs `NAME.int8.onnx`.
     """
     if precision not in PRECISIONS:
         raise ModelError(f"unknown precision {precision!r}; one of {', '.join(PRECISIONS)}")
@@ -82,7 +82,7 @@ def onnx_source(trt: ModuleType, onnx: Path, precision: str) -> tuple[Path, str]
 
 
 def requirements(trt: ModuleType, source: Path, precision: str, gpu: Gpu, options: EngineOptions) -> dict[str, str]:
-    """Everything that an engine depends on. An engine fits if all of it is equal."""
+    """Everything that an engine depends on. An engine fits if all of these are equal."""
     if options.hardware_compatibility not in COMPATIBILITY:
         raise ModelError(
             f"unknown hardware compatibility {options.hardware_compatibility!r}; one of {', '.join(COMPATIBILITY)}"
@@ -101,7 +101,7 @@ def requirements(trt: ModuleType, source: Path, precision: str, gpu: Gpu, option
 
 
 def _library(trt: ModuleType, compatible: bool) -> str:
-    """TensorRT and its version; of a version-compatible engine, the major number is what counts."""
+    """TensorRT and its version; for a version-compatible engine only the major number."""
     version = str(trt.__version__)
     return f"{trt.__name__} {version.split('.')[0]}.x" if compatible else f"{trt.__name__} {version}"
 
@@ -111,7 +111,7 @@ def is_version_compatible(manifest: EngineManifest) -> bool:
 
 
 def _gpu(gpu: Gpu, compatibility: str) -> str:
-    """The GPUs that may run an engine, in words; of which `gpu` is one."""
+    """The GPUs that may run an engine built on `gpu`, in words."""
     if compatibility == "none":
         return f"{gpu.name}, SM {gpu.capability}"
     if compatibility == "ampere_plus" and float(gpu.capability) >= 8:
@@ -120,7 +120,7 @@ def _gpu(gpu: Gpu, compatibility: str) -> str:
 
 
 def engine_path(source: Path, needs: dict[str, str]) -> Path:
-    """Beside its ONNX file, under a name that says the main things and stands for all of them."""
+    """The path of an engine: beside its ONNX file, its name made of the main requirements and a digest of all."""
     name = plain_name(source)
     library = needs["library"].replace("tensorrt", "trt").replace(" ", "")
     digest = _sha256(json.dumps(needs, sort_keys=True).encode())[:8]
@@ -133,7 +133,7 @@ def manifest_path(engine: Path) -> Path:
 
 
 def differences(have: dict[str, str], need: dict[str, str]) -> str:
-    """What differs, the two values side by side; "" if nothing does."""
+    """The requirements that differ, both values side by side; "" if none does."""
     return "; ".join(
         f"{key}: built for {have.get(key, 'nothing')}, here {need.get(key, 'nothing')}"
         for key in dict.fromkeys([*need, *have])
@@ -161,10 +161,10 @@ def read_engine_manifest(engine: Path) -> EngineManifest | None:
 
 
 def load_engine_bytes(engine: Path) -> tuple[bytes, EngineManifest | None]:
-    """An engine file and its manifest, if it has one, after checking that the file is the one that was built.
+    """An engine file and its manifest, if it has one, after checking that the file is complete and unchanged.
 
     Raises:
-        ModelError: missing, cut short or changed.
+        ModelError: missing, incomplete or changed.
     """
     manifest = read_engine_manifest(engine)
     try:
@@ -182,7 +182,7 @@ def check_fits(engine: Path, manifest: EngineManifest, trt: ModuleType, gpu: Gpu
     """Refuse an engine that was built for another TensorRT or another GPU.
 
     Raises:
-        ModelError: with the two values side by side.
+        ModelError: it was; with both values side by side.
     """
     have = manifest.requirements
     fits = {
@@ -206,16 +206,16 @@ def ensure_engine(
     """The engine of an ONNX file for this machine, built if it is missing, stale or broken.
 
     Args:
-        onnx: `NAME.onnx`; `NAME.fp16.onnx` beside it is found from there.
-        options: how it is to be built.
-        build: False to raise instead of building.
-        trt: TensorRT's module; default the installed one. (TensorRT-RTX's builds without a GPU.)
-        gpu: the GPU it is for; default the one here.
-        progress: told of a build's progress; default: it is logged.
+        onnx: `NAME.onnx`; `NAME.fp16.onnx` is expected beside it.
+        options: build options.
+        build: False to raise an error instead of building.
+        trt: TensorRT's module; by default the installed one. (TensorRT-RTX's builds without a GPU.)
+        gpu: the GPU it is for; by default this machine's.
+        progress: called with a build's progress; by default it is logged.
 
     Raises:
-        ModelError: the file cannot be made an engine; or `build` is False and there is none that fits.
-        DeviceError: no TensorRT or no GPU here.
+        ModelError: no engine can be built from the file; or `build` is False and there is none that fits.
+        DeviceError: no TensorRT or no GPU on this machine.
     """
     trt = trt or import_tensorrt()
     gpu = gpu or open_cuda().gpu
@@ -236,7 +236,7 @@ def ensure_engine(
 
 
 def _logged(name: str) -> Progress:
-    """Logs progress, every ten seconds."""
+    """A `Progress` that logs every ten seconds."""
     last = time.monotonic()
 
     def progress(phase: str, step: int, steps: int) -> None:
@@ -249,7 +249,7 @@ def _logged(name: str) -> Progress:
 
 
 def _unusable(engine: Path, needs: dict[str, str]) -> str:
-    """Why an engine cannot be used for these needs; "" if it can."""
+    """The reason an engine cannot be used for these requirements; "" if it can."""
     if not engine.is_file():
         return "there is no engine yet"
     try:
@@ -263,7 +263,7 @@ def _unusable(engine: Path, needs: dict[str, str]) -> str:
 
 
 def _other_engine(engine: Path, needs: dict[str, str]) -> str:
-    """What another engine of the same model was built for instead; "" if there is none."""
+    """A message about another engine of the same model, and what it was built for; "" if there is none."""
     for path in sorted(engine.parent.glob(f"{glob.escape(engine.name.split('.', 1)[0])}.*.engine")):
         try:
             manifest = read_engine_manifest(path)
@@ -276,7 +276,7 @@ def _other_engine(engine: Path, needs: dict[str, str]) -> str:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One build at a time in a folder, among all processes; a process that dies gives the lock back."""
+    """A lock for one build at a time in a folder, across processes; a process that dies releases it."""
     try:
         file = (folder / ".build.lock").open("a")
     except OSError as error:
@@ -285,7 +285,7 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("waiting for another process that builds in %s", folder)
+            logger.info("waiting for another process to finish building in %s", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -300,7 +300,7 @@ def _build_files(
 ) -> None:
     """Build an engine and write it and its manifest, in this order."""
     start = time.monotonic()
-    # A timing cache holds measurements of one TensorRT on one GPU; another's is refused, and replaced.
+    # A timing cache belongs to one TensorRT on one GPU; that of another is rejected and replaced.
     cache_path = source.with_name(f"timing.{trt.__name__}-{trt.__version__}.cache")
     cached = cache_path.read_bytes() if cache_path.is_file() else b""
     model = source.read_bytes()

@@ -1,4 +1,4 @@
-"""Pictures into a model's image tensor: resized, coloured, normalised and laid out as the model wants them."""
+"""Images into a model's image tensor: resized, normalised, with the channel order and layout that the model needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESIZE = ("stretch", "center-crop", *_BORDER)
 
 @dataclass(frozen=True)
 class Fit:
-    """Where an image lies in the tensor: tensor x = image x * scale_x + left, and so for y."""
+    """The position of an image in the tensor: tensor x = image x * scale_x + left; y likewise with scale_y and top."""
 
     scale_x: float
     scale_y: float
@@ -43,9 +43,9 @@ class ImageBatch:
     """The image tensor of a model, allocated once and filled row by row.
 
     Args:
-        spec: what the model wants.
+        spec: the model's image input.
         rows: images at a time.
-        bgr: whether the images that come are BGR (OpenCV's order) or RGB.
+        bgr: True if the images given are BGR (OpenCV's order), False for RGB.
     """
 
     def __init__(self, spec: ImageInput, rows: int, bgr: bool = True) -> None:
@@ -67,7 +67,7 @@ class ImageBatch:
         self._canvas = np.zeros((*size, 3), np.uint8)
         self._planes = [np.zeros(size, np.uint8) for _ in range(3)]
         self._tables = None if held is np.uint8 else _tables(spec)
-        # The part of each canvas that the last image covered; outside it the border is already drawn.
+        # The part of each canvas that the last image covered. Outside it, the border is drawn already.
         self._covered: dict[int, tuple[int, int, int, int]] = {}
 
     def __len__(self) -> int:
@@ -92,11 +92,11 @@ class ImageBatch:
         return fit
 
     def tensor(self, count: int) -> npt.NDArray[Any]:
-        """The first `count` rows, as the model takes them. Valid until the next `put`."""
+        """The first `count` rows, of the model's element type. Valid until the next `put`."""
         return self._rows[:count].astype(self._dtype, copy=False)
 
     def _resize(self, key: int, image: Image, canvas: Image) -> Fit:
-        """Bring an image to the size of a canvas; `key` tells the canvases apart."""
+        """Resize an image to the size of a canvas; `key` identifies the canvas."""
         mode, height, width = self.spec.resize, self.spec.height, self.spec.width
         h, w = image.shape[:2]
         interpolation = _INTERPOLATION[self.spec.interpolation]
@@ -104,7 +104,7 @@ class ImageBatch:
             cv2.resize(image, (width, height), dst=canvas, interpolation=interpolation)
             return Fit(width / w, height / h, 0, 0)
         if mode == "center-crop":
-            # The window that would remain if the image were resized first; to the nearest pixel.
+            # The window that would remain if the image were resized before cropping, to the nearest pixel.
             scale = max(height / h, width / w)
             cut_h, cut_w = max(1, min(h, round(height / scale))), max(1, min(w, round(width / scale)))
             top, left = (h - cut_h) // 2, (w - cut_w) // 2
@@ -125,24 +125,24 @@ class ImageBatch:
 
 
 def check_image(image: object, what: str) -> Image:
-    """An image as (H, W, 3) uint8 whose pixels lie together in memory.
+    """An image as (H, W, 3) uint8 whose pixels are adjacent in memory; copied if necessary.
 
     Raises:
-        InputError: it is something else.
+        InputError: not an image of that shape and type.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"{what} must be an array (height, width, 3) of uint8, not {given}")
-    # OpenCV would copy a view like frame[..., ::-1] anew for every crop.
+    # OpenCV would copy a view like frame[..., ::-1] for every crop.
     return image if image.strides[1:] == (3, 1) and image.strides[0] > 0 else np.ascontiguousarray(image)
 
 
 def infer_input(tensor: TensorSpec, size: tuple[int, int] | None, **defaults: Any) -> ImageInput | None:
-    """What an image tensor takes, as far as its shape and type say; None if it is no image tensor.
+    """The image input that a tensor's shape and type suggest; None if it is not an image tensor.
 
     Args:
-        tensor: the tensor; (N, 3, H, W) or (N, H, W, 3).
-        size: height and width where they are dynamic.
+        tensor: the tensor, (N, 3, H, W) or (N, H, W, 3).
+        size: height and width, used where the tensor's are dynamic.
         defaults: the other fields of `ImageInput`.
     """
     shape = tensor.shape
@@ -161,7 +161,7 @@ def infer_input(tensor: TensorSpec, size: tuple[int, int] | None, **defaults: An
 
 
 def _tables(spec: ImageInput) -> list[npt.NDArray[np.float32]]:
-    """Per tensor channel, what each of the 256 grey levels becomes."""
+    """Per tensor channel, the normalised value of each of the 256 levels."""
     levels = np.arange(256, dtype=np.float64)
     mean, std = spec.mean or (0.0, 0.0, 0.0), spec.std or (1.0, 1.0, 1.0)
     return [((levels - m) / s).astype(np.float32) for m, s in zip(mean, std, strict=True)]

@@ -13,20 +13,20 @@ SUFFIXES = (".onnx", ".engine")
 
 
 def model_folders() -> list[Path]:
-    """Where models are looked for by name, in order: $EDGE_TRACKER_ENGINES, ./engines, the user's data folder."""
+    """The folders searched for models, in order: $EDGE_TRACKER_ENGINES, ./engines, the user's data folder."""
     chosen = os.environ.get("EDGE_TRACKER_ENGINES")
     folders = [Path(chosen).expanduser()] if chosen else []
     return [*folders, Path("engines"), user_data_path("edge-tracker") / "engines"]
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a model that is given by name ("mobilenetv2") or by path ("models/person.onnx").
+    """The file of a model given by name ("mobilenetv2") or by path ("models/person.onnx").
 
-    What ends in .onnx or .engine is a path; anything else is a name, and "/" in a name stands for "-" in the file's
-    name ("clip_ViT-B/32" is clip_ViT-B-32.onnx). Of a name, the ONNX file comes before the engine.
+    Anything that ends in .onnx or .engine is a path; anything else is a name. A "/" in a name is "-" in the file's name
+    ("clip_ViT-B/32" is clip_ViT-B-32.onnx). If a folder has both, the ONNX file is used, not the engine.
 
     Raises:
-        ModelError: no such file; says where was looked and what makes it.
+        ModelError: no such file; lists the folders searched and the command that makes it.
     """
     given = os.fspath(name_or_path)
     path = Path(given).expanduser()

@@ -1,7 +1,7 @@
-"""What a model file needs and gives: written by `export`, read by the runtime.
+"""The manifest of a model: its inputs, outputs and origin; written by `export`, read by the runtime.
 
-The same JSON stands beside the model (`NAME.json`) and in the ONNX metadata under `METADATA_KEY`, so that a file that
-was renamed or copied alone still works.
+The same JSON is beside the model (`NAME.json`) and in the ONNX metadata under `METADATA_KEY`, so that a file that was
+renamed, or copied alone, still works.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The image tensor a model takes.
+    """The image tensor of a model.
 
     Attributes:
         name: tensor name.
         height, width: pixels.
         layout: "NHWC" or "NCHW".
         dtype: "uint8" or "float32".
-        color: channel order the tensor must have, "BGR" or "RGB".
+        color: channel order of the tensor, "BGR" or "RGB".
         mean, std: per channel, in `color` order, on the 0..255 scale: the caller computes (pixel - mean) / std.
-            None where the graph normalises by itself.
-        resize: how an image is brought to height x width: "stretch", "letterbox" (grey 114 borders, centred),
+            None if the graph normalises by itself.
+        resize: the way to bring an image to height x width: "stretch", "letterbox" (grey 114 borders, centred),
             "letterbox-corner" (the same, image in the top left corner), "pad" (aspect kept, black borders, centred) or
             "center-crop" (shorter side fitted, the rest cut off).
         interpolation: "linear" or "cubic".
@@ -51,23 +51,23 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """All that the runtime must know of a model, and where it came from.
+    """Everything the runtime must know about a model, and its origin.
 
     Attributes:
-        name: the name it is asked for by, e.g. "mobilenetv2".
+        name: its name, e.g. "mobilenetv2".
         task: "embedder" or "detector".
         network: architecture, in words.
         input: the image tensor.
-        preprocessing: what the graph itself does to the tensor before the network, in words.
+        preprocessing: the steps in the graph before the network, in words.
         output: name of the output tensor (for detectors with several, the first).
         dimension: feature length of an embedder; 0 for a detector.
         detector_format: output layout of a detector (see `edge_tracker.detection.decode`), "" for an embedder.
         classes: class names of a detector, in order.
         precision: "fp32", "fp16", "int8" or "int8-cpu".
         opset: ONNX opset.
-        source: where the weights came from: file, sha256, publisher, licence.
-        tools: versions of what made the file.
-        verification: figures of the comparison with the source network.
+        source: origin of the weights: file, sha256, publisher, licence.
+        tools: versions of the tools that made the file.
+        verification: results of the comparison with the source network.
     """
 
     name: str
@@ -95,7 +95,7 @@ class ModelManifest:
 
         Args:
             text: JSON text.
-            origin: where the text was read from, for the error.
+            origin: the file the text came from, for errors.
 
         Raises:
             ModelError: not JSON, another schema, or a field that is missing or unknown.
@@ -122,9 +122,9 @@ class ModelManifest:
 
 
 def difference(one: ModelManifest, other: ModelManifest) -> str:
-    """What tells two networks apart, so that the one cannot stand in for the other; "" if nothing does.
+    """The first difference that keeps one network from replacing the other; "" if there is none.
 
-    Precision, tools and figures may differ.
+    Precision, tools and verification may differ.
     """
     for what, a, b in (
         ("task", one.task, other.task),
@@ -141,16 +141,15 @@ def difference(one: ModelManifest, other: ModelManifest) -> str:
 
 
 def plain_name(path: Path) -> str:
-    """The name that the precisions of a model share: its file's, without suffix and without `.fp16`, `.int8`, ..."""
+    """The name that all precisions of a model share: the file's without suffix and without `.fp16`, `.int8`, ..."""
     return re.sub(r"\.(fp16|int8|int8-cpu)$", "", path.stem)
 
 
 def read_manifest(path: Path, metadata: Mapping[str, str]) -> ModelManifest | None:
     """The manifest of a model file, or None if it has none.
 
-    What the file itself carries comes first: it stays true when the file is renamed or copied over another. Then
-    `NAME.json` beside it, where NAME is the file's name without `.onnx` or `.engine`, or the one that its precisions
-    share (`plain_name`).
+    The one inside the file comes first: it stays right when the file is renamed or replaces another. Next comes
+    `NAME.json` beside it, where NAME is the file's name without `.onnx` or `.engine`, or `plain_name`.
 
     Raises:
         ModelError: a manifest that cannot be read.
@@ -164,14 +163,14 @@ def read_manifest(path: Path, metadata: Mapping[str, str]) -> ModelManifest | No
                 text = beside.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise ModelError(f"{beside}: cannot be read ({error})") from error
-            # Other programs put files of that name beside models, too; theirs have no schema number.
+            # Other programs write files of that name, too; theirs have no schema number.
             if '"schema"' in text:
                 return ModelManifest.from_json(text, str(beside))
     return None
 
 
 def onnx_metadata(model: bytes) -> dict[str, str]:
-    """The metadata of an ONNX file, read without the onnx package, which a Jetson need not have.
+    """The metadata of an ONNX file, read without the onnx package, which a Jetson may not have.
 
     ModelProto.metadata_props is field 14, of StringStringEntryProto: key 1, value 2.
 

@@ -1,4 +1,4 @@
-"""Models on ONNX Runtime: CPU, CUDA, or its TensorRT provider."""
+"""Models in ONNX Runtime: on the CPU, with CUDA, or with its TensorRT provider."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from platformdirs import user_cache_path
 
 from edge_tracker.errors import DeviceError, ModelError
 from edge_tracker.inference.manifest import read_manifest
-from edge_tracker.inference.model import DEVICES, TensorSpec
+from edge_tracker.inference.model import DEVICES, Feeds, InProcess, Outputs, TensorSpec
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +44,8 @@ _DTYPES = {
 def onnxruntime() -> ModuleType:
     """ONNX Runtime's module.
 
-    From 1.29 on its wheels report to Microsoft what runs, unless they are told not to before they are imported. What
-    sees cameras tells nobody; `ORT_DISABLE_TELEMETRY=0` in the environment lets it.
+    From 1.29 on, its wheels send usage data to Microsoft unless that is switched off before the import. A program that
+    watches cameras must not, so it is switched off; `ORT_DISABLE_TELEMETRY=0` in the environment allows it.
 
     Raises:
         DeviceError: it is not installed, or does not load.
@@ -64,17 +62,16 @@ def onnxruntime() -> ModuleType:
 
 
 def gpu_providers() -> list[str]:
-    """Those of "tensorrt" and "cuda" that the installed ONNX Runtime was built with. They may still not load."""
+    """Those of "tensorrt" and "cuda" that the installed ONNX Runtime was built with. They may still fail to load."""
     available = onnxruntime().get_available_providers()
     return [device for device, provider in PROVIDERS.items() if device != "cpu" and provider in available]
 
 
-class OnnxModel:
+class OnnxModel(InProcess):
     """An ONNX file in an ONNX Runtime session. See `edge_tracker.inference.model.Model` for the attributes.
 
-    ONNX Runtime lists providers whose libraries it cannot load, and then runs on the CPU without saying so. Here a
-    device that was asked for by name is used or refused, with the reason; "auto" takes the best that works and logs
-    which.
+    ONNX Runtime lists providers whose libraries it cannot load, and then silently runs on the CPU. Here a device that
+    is requested by name is used, or refused with the reason; "auto" uses the best one that works and logs it.
 
     Args:
         path: the file.
@@ -90,7 +87,7 @@ class OnnxModel:
         if device not in DEVICES:
             raise DeviceError(f"unknown device {device!r}; one of {', '.join(DEVICES)}")
         self.path = Path(path)
-        self.name = str(path)
+        self.name, self.short_name = str(path), self.path.name
         if not self.path.is_file():
             raise ModelError(f"{path}: no such model file")
         ort = onnxruntime()
@@ -103,7 +100,7 @@ class OnnxModel:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.manifest = read_manifest(self.path, self.metadata)
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Feeds) -> Outputs:
         """Compute all outputs from one array per input.
 
         Raises:
@@ -141,7 +138,7 @@ def _open_auto(ort: ModuleType, path: Path, threads: int) -> tuple[str, Any]:
 
 
 def _open(ort: ModuleType, path: Path, device: str, threads: int) -> Any:
-    """A session on this device and no other (operators that a GPU lacks run on the CPU)."""
+    """A session on this device only (operators that the GPU lacks run on the CPU)."""
     provider = PROVIDERS[device]
     if provider not in ort.get_available_providers():
         raise DeviceError(
@@ -154,9 +151,9 @@ def _open(ort: ModuleType, path: Path, device: str, threads: int) -> Any:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Spinning workers win microseconds here and take the core from decoding and tracking.
+    # Spinning workers save microseconds here, and take the core from decoding and tracking.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # What it would say of a provider that does not load is said below, with the reason.
+    # Its own message about a provider that does not load is replaced by the one below, which has the reason.
     ort.set_default_logger_severity(4)
     try:
         session = ort.InferenceSession(
@@ -169,24 +166,24 @@ def _open(ort: ModuleType, path: Path, device: str, threads: int) -> Any:
     finally:
         ort.set_default_logger_severity(2)
     if session.get_providers()[0] != provider:
-        reason = _unloadable(ort, device) or "found no GPU that it can use (see nvidia-smi)"
+        reason = _unloadable(ort, device) or "found no usable GPU (see nvidia-smi)"
         raise DeviceError(f"device {device}: {reason}")
     return session
 
 
 @cache
 def _preload(ort: ModuleType) -> None:
-    """Load CUDA and cuDNN where they came as Python packages, which the loader does not search by itself."""
+    """Load CUDA and cuDNN from Python packages, where the loader does not look by itself."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
 
 
 def _with_fallbacks(device: str, path: Path) -> list[tuple[str, dict[str, str]]]:
-    """The provider of a device and those that take the operators it lacks, with their options."""
+    """The provider of a device and those that run the operators it lacks, with their options."""
     chain: list[tuple[str, dict[str, str]]] = [(PROVIDERS["cpu"], {})]
     if device != "cpu":
-        # The default search tries every algorithm again for each new batch size.
+        # By default, every algorithm is tried again for each new batch size.
         chain.insert(0, (PROVIDERS["cuda"], {"cudnn_conv_algo_search": "HEURISTIC"}))
     if device == "tensorrt":
         cache = user_cache_path("edge-tracker") / "onnxruntime-tensorrt"
@@ -203,9 +200,9 @@ def _with_fallbacks(device: str, path: Path) -> list[tuple[str, dict[str, str]]]
 
 @cache
 def _unloadable(ort: ModuleType, device: str) -> str:
-    """Why the library of a provider does not load, in the loader's words; "" if it does.
+    """The loader's message about a provider's library that does not load; "" if it does load.
 
-    Asked in another process: ONNX Runtime cannot use the library after it was loaded without it.
+    The library is loaded in another process: once loaded here, ONNX Runtime could not use it any more.
     """
     library = Path(str(ort.__file__)).parent / "capi" / f"libonnxruntime_providers_{device}.so"
     if not library.is_file():

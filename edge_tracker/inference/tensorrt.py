@@ -1,4 +1,4 @@
-"""TensorRT engines at work: named inputs and outputs, buffers allocated once, upload overlapped with computing."""
+"""Running TensorRT engines: named inputs and outputs, buffers allocated once, upload overlapped with computing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from edge_tracker.inference.builder import import_tensorrt, trt_logger
 from edge_tracker.inference.cuda import Cuda, open_cuda
 from edge_tracker.inference.engines import BUILD, check_fits, is_version_compatible, load_engine_bytes
 from edge_tracker.inference.manifest import read_manifest
-from edge_tracker.inference.model import TensorSpec
+from edge_tracker.inference.model import Feeds, InProcess, Outputs, TensorSpec
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ _DTYPES = {
     "BOOL": np.bool_,
 }
 
-# Puts rows start..stop of the inputs at these device addresses, by name, as work on a stream. The number is that of
-# the slot, 0 or 1: what belongs to a slot is not in use when it is filled.
+# Called with start, stop, addresses, slot and stream: writes rows start..stop of the inputs to these device addresses,
+# by tensor name, as work on the stream. `slot` is 0 or 1; its buffers are not in use when it is filled.
 Fill = Callable[[int, int, dict[str, int], int, Any], None]
 
 
-class _Slot:
-    """The buffers of one batch in flight: there are two, so that one is filled while the other is computed."""
+class _BatchBuffers:
+    """The buffers of one batch in flight. There are two, so that one can be filled while the other is computed."""
 
     def __init__(self, cuda: Cuda, sizes: dict[str, int], stack: ExitStack) -> None:
         self.host, self.device = {}, {}
@@ -55,23 +55,23 @@ class _Slot:
         stack.callback(cuda.free_event, self.done)
 
 
-class TensorRTModel:
+class TensorRTModel(InProcess):
     """A TensorRT engine. See `edge_tracker.inference.model.Model` for the attributes.
 
-    Batches larger than the engine's profile are split, smaller ones than its smallest are padded. One thread at a time
+    Batches larger than the engine's largest are split, those smaller than its smallest are padded. One thread at a time
     runs it; others wait.
 
     Args:
         path: the engine. If it has a manifest, it must have been built for this TensorRT and this GPU.
-        trt: TensorRT's module; default the installed one.
-        cuda: default the device that `open_cuda` opens.
+        trt: TensorRT's module; by default the installed one.
+        cuda: the device; by default the one that `open_cuda` opens.
 
     Attributes:
-        cuda: where it runs.
+        cuda: the device it runs on.
         batch: the largest batch of its profile.
 
     Raises:
-        ModelError: the file is no engine, cut short, or built for something else.
+        ModelError: the file is not an engine, is incomplete, or was built for another TensorRT or GPU.
         DeviceError: no TensorRT, no GPU, or not enough memory on it.
     """
 
@@ -81,7 +81,7 @@ class TensorRTModel:
         self, path: str | os.PathLike[str], *, trt: ModuleType | None = None, cuda: Cuda | None = None
     ) -> None:
         self.path = Path(path)
-        self.name = str(path)
+        self.name, self.short_name = str(path), self.path.name
         trt = trt or import_tensorrt()
         self.cuda = cuda or open_cuda()
         self._lock = threading.Lock()
@@ -102,7 +102,7 @@ class TensorRTModel:
         log = self._log = trt_logger(trt)
         log.errors.clear()
         runtime = trt.Runtime(log)
-        # A version-compatible engine brings code for the CPU, which TensorRT runs only if told to: not a foreigner's.
+        # A version-compatible engine contains CPU code, which TensorRT runs only if allowed to: only our own may.
         runtime.engine_host_code_allowed = brings_code
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -135,7 +135,7 @@ class TensorRTModel:
         self._copying, self._computing = cuda.stream(), cuda.stream()
         stack.callback(cuda.free_stream, self._copying)
         stack.callback(cuda.free_stream, self._computing)
-        self._slots = [_Slot(cuda, sizes, stack) for _ in range(2)]
+        self._slots = [_BatchBuffers(cuda, sizes, stack) for _ in range(2)]
 
     def _spec(self, name: str) -> TensorSpec:
         shape = tuple(self._engine.get_tensor_shape(name))
@@ -143,18 +143,18 @@ class TensorRTModel:
             raise ModelError(f"{self.path}: tensor {name} {shape} has dynamic sizes besides the batch")
         kind = self._engine.get_tensor_dtype(name).name
         if kind not in _DTYPES:
-            raise ModelError(f"{self.path}: tensor {name} has element type {kind}, which NumPy lacks")
+            raise ModelError(f"{self.path}: tensor {name} has element type {kind}, which NumPy does not have")
         return TensorSpec(name, tuple(None if size < 0 else int(size) for size in shape), np.dtype(_DTYPES[kind]))
 
     @staticmethod
     def _sizes(spec: TensorSpec, rows: int) -> tuple[int, ...]:
-        """The shape of so many rows of a tensor."""
+        """The shape of a tensor with this number of rows."""
         return (rows, *(size or 0 for size in spec.shape[1:]))
 
     def _nbytes(self, spec: TensorSpec, rows: int) -> int:
         return math.prod(self._sizes(spec, rows)) * spec.dtype.itemsize
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, feeds: Feeds) -> Outputs:
         """Compute all outputs from one array per input.
 
         Raises:
@@ -175,19 +175,19 @@ class TensorRTModel:
 
         return self.run_filled(counts.pop(), fill)
 
-    def _checked(self, spec: TensorSpec, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def _checked(self, spec: TensorSpec, feeds: Feeds) -> npt.NDArray[Any]:
         array = feeds.get(spec.name)
         if array is None or array.dtype != spec.dtype or array.ndim == 0 or array.shape[1:] != spec.shape[1:]:
             given = "nothing" if array is None else f"{array.shape} {array.dtype}"
             raise ModelError(f"{self.path}: takes {spec}, got {given}")
         return array
 
-    def run_filled(self, count: int, fill: Fill) -> list[npt.NDArray[Any]]:
-        """Compute all outputs from inputs that `fill` puts on the device.
+    def run_filled(self, count: int, fill: Fill) -> Outputs:
+        """Compute all outputs from inputs that `fill` writes on the device.
 
         Args:
-            count: rows in all; more than `batch` go through in several turns.
-            fill: called for each turn.
+            count: total number of rows; more than `batch` are run in several batches.
+            fill: called for each batch.
 
         Returns:
             As `run`.
@@ -195,7 +195,7 @@ class TensorRTModel:
         with self._lock:
             if not hasattr(self, "_slots"):
                 raise ModelError(f"{self.path}: the model is closed")
-            results: list[npt.NDArray[Any]] = [np.empty(self._sizes(spec, count), spec.dtype) for spec in self.outputs]
+            results: Outputs = [np.empty(self._sizes(spec, count), spec.dtype) for spec in self.outputs]
             turns = [(start, min(start + self.batch, count)) for start in range(0, count, self.batch)]
             with self.cuda.current():
                 try:
@@ -211,7 +211,7 @@ class TensorRTModel:
             return results
 
     def _start(self, number: int, start: int, stop: int, fill: Fill) -> None:
-        """Fill a slot and put its computation and the download of its results on the stream."""
+        """Fill a slot, then queue its computation and the download of its results on the stream."""
         cuda, slot, context = self.cuda, self._slots[number], self._context
         fill(start, stop, {spec.name: slot.device[spec.name] for spec in self.inputs}, number, self._copying)
         cuda.record(slot.filled, self._copying)
@@ -220,10 +220,10 @@ class TensorRTModel:
         self._log.errors.clear()
         for spec in self.inputs:
             if spec.shape[0] is None and not context.set_input_shape(spec.name, self._sizes(spec, rows)):
-                raise ModelError(f"{self.path}: refuses {rows} rows of {spec} ({self._log.reason()})")
+                raise ModelError(f"{self.path}: does not accept {rows} rows of {spec} ({self._log.reason()})")
         for name, address in slot.device.items():
             if not context.set_tensor_address(name, address):
-                raise DeviceError(f"{self.path}: refuses a buffer for {name} ({self._log.reason()})")
+                raise DeviceError(f"{self.path}: does not accept a buffer for {name} ({self._log.reason()})")
         if not context.execute_async_v3(cuda.handle(self._computing)):
             raise DeviceError(f"{self.path}: TensorRT cannot run it ({self._log.reason()})")
         for spec in self.outputs:
@@ -231,7 +231,7 @@ class TensorRTModel:
             cuda.download(slot.host[spec.name][:nbytes], slot.device[spec.name], self._computing)
         cuda.record(slot.done, self._computing)
 
-    def _collect(self, number: int, start: int, stop: int, results: list[npt.NDArray[Any]]) -> None:
+    def _collect(self, number: int, start: int, stop: int, results: Outputs) -> None:
         """Wait for a slot and copy its results out."""
         slot = self._slots[number]
         self.cuda.synchronize(slot.done)
@@ -240,13 +240,13 @@ class TensorRTModel:
             result[start:stop] = slot.host[spec.name][:nbytes].view(spec.dtype).reshape(self._sizes(spec, stop - start))
 
     def _settle(self) -> None:
-        """After a failure, let what was started end, so that no buffer is in use by it."""
+        """After a failure, wait for work that was started, so that it uses no buffer any more."""
         for stream in (self._copying, self._computing):
-            with suppress(DeviceError):  # the failure itself, again
+            with suppress(DeviceError):  # the same failure again
                 self.cuda.synchronize(stream)
 
     def close(self) -> None:
-        """Free the engine and its buffers. A GPU that is lost cannot; that is only logged."""
+        """Free the engine and its buffers. If the GPU is lost, that fails and is only logged."""
         with self._lock:
             try:
                 with self.cuda.current(), self._stack:

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_tracker.embedding.models import CHOICES, KNOWN
 from edge_tracker.errors import ModelError
 from export.checkpoints import fill, load_checkpoint
 from export.networks.randomise import calibrate, randomise
@@ -63,13 +64,20 @@ class TransformerConfig:
 
 Config = ResNetConfig | TransformerConfig
 
+
+def _ends(network: str) -> tuple[int, int]:
+    """Feature length and input side of a published encoder."""
+    known = KNOWN[CHOICES[f"clip_{network}"]]
+    return known.dimension, known.height
+
+
 CONFIGS: dict[str, Config] = {
-    "RN50": ResNetConfig((3, 4, 6, 3), 64, 1024, 224),
-    "RN101": ResNetConfig((3, 4, 23, 3), 64, 512, 224),
-    "RN50x4": ResNetConfig((4, 6, 10, 6), 80, 640, 288),
-    "RN50x16": ResNetConfig((6, 8, 18, 8), 96, 768, 384),
-    "ViT-B/32": TransformerConfig(12, 768, 32, 512, 224),
-    "ViT-B/16": TransformerConfig(12, 768, 16, 512, 224),
+    "RN50": ResNetConfig((3, 4, 6, 3), 64, *_ends("RN50")),
+    "RN101": ResNetConfig((3, 4, 23, 3), 64, *_ends("RN101")),
+    "RN50x4": ResNetConfig((4, 6, 10, 6), 80, *_ends("RN50x4")),
+    "RN50x16": ResNetConfig((6, 8, 18, 8), 96, *_ends("RN50x16")),
+    "ViT-B/32": TransformerConfig(12, 768, 32, *_ends("ViT-B/32")),
+    "ViT-B/16": TransformerConfig(12, 768, 16, *_ends("ViT-B/16")),
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-DIMENSION = 1280
+from edge_tracker.embedding.models import KNOWN
+
+DIMENSION = KNOWN["mobilenetv2"].dimension
 
 # Expansion, output channels, blocks, stride of the first block: table 2 of the paper.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edge_tracker.embedding.models import KNOWN
 from edge_tracker.errors import ModelError
 from export.checkpoints import fill, fits, load_checkpoint
 from export.networks.randomise import calibrate, randomise
 
-HEIGHT, WIDTH = 256, 128
-DIMENSION = 512
+# All of them take the same and give the same.
+HEIGHT, WIDTH, DIMENSION = KNOWN["osnet_x1_0"].height, KNOWN["osnet_x1_0"].width, KNOWN["osnet_x1_0"].dimension
 
 # How many lite 3x3 convolutions each stream of a block has: its receptive fields are 3, 5, 7 and 9 pixels wide.
 STREAMS = (1, 2, 3, 4)

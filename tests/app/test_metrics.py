@@ -22,7 +22,7 @@ from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.counting.zones import ZoneMonitor
 from edge_tracker.app.outputs.metrics import registry_of
 from edge_tracker.app.stats import BUCKETS, STAGES, CameraStats, Stats
-from edge_tracker.inference.triton import ServerStatus
+from edge_tracker.inference.availability import ServerStatus
 from tests.waiting import meanwhile
 
 

@@ -21,7 +21,7 @@ from edge_tracker.app.outputs.live.server import LiveServer
 from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
-from edge_tracker.inference.triton import ServerStatus
+from edge_tracker.inference.availability import ServerStatus
 from tests.app.browser import Browser, find_browser
 from tests.app.truth import moments
 from tests.waiting import meanwhile

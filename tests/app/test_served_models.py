@@ -181,15 +181,15 @@ def test_an_app_s_tracker_with_a_server_that_hangs(server, engines, demo_video, 
     def at(index: int) -> None:
         if index == 15:
             server.pause()
-            model.deadline = 1.0
+            model.availability.deadline = 1.0
         if index == 25:
             server.resume()
-            model.deadline = DEADLINE_MS / 1000
+            model.availability.deadline = DEADLINE_MS / 1000
             wait_for(lambda: status.up)
 
     ours = EdgeDeepSort(embedder=server.uri("mobilenetv2"))
-    model, status = ours.embedder.model, ours.embedder.model.status
-    model.deadline = DEADLINE_MS / 1000
+    model, status = ours.embedder.model, ours.embedder.status
+    model.availability.deadline = DEADLINE_MS / 1000
     ours.embedder = Losing(ours.embedder)
     try:
         ids = follow(ours, at)
@@ -228,14 +228,14 @@ def test_a_fallback_keeps_everything(server, engines, demo_video):
         assert later.detect(frames[0]).names == local.names
     finally:
         server.client.load_model("yolov3-tiny")
-    assert (detector.model.status.fallback, detector.model.status.lost) == (6, 0)
-    assert (alone.model.status.fallback, alone.model.status.lost) == (0, 4)
+    assert (detector.status.fallback, detector.status.lost) == (6, 0)
+    assert (alone.status.fallback, alone.status.lost) == (0, 4)
     for again in (detector, alone, later):
-        wait_for(lambda again=again: again.model.status.up)
-        again.model.deadline = 20.0
+        wait_for(lambda again=again: again.status.up)
+        again.model.availability.deadline = 20.0
         again.detect(frames[0])
-    assert detector.model.status.fallback == 6
-    with pytest.raises(ModelError, match="knows other classes"):
+    assert detector.status.fallback == 6
+    with pytest.raises(ModelError, match="has other classes"):
         Detector(server.uri("yolov3-tiny"), names=["a"] * 80, fallback=local)
     with pytest.raises(ConfigError, match="not on a server"):
         Detector(engines / "yolov3-tiny.onnx", device="cpu", fallback=local)

@@ -127,5 +127,5 @@ def test_other_tasks_of_ultralytics_are_refused(tmp_path, task):
 def test_a_format_that_the_file_does_not_have_is_refused(tmp_path):
     path = EXPORTS["yolov8"].save(tmp_path / "it.onnx")
     for name in ("detr", "dfine", "rfdetr", "yolox"):
-        with pytest.raises(ModelError, match=f"does not give what format {name} has"):
+        with pytest.raises(ModelError, match=f"its outputs do not fit format {name}"):
             Detector(path, format=name, device="cpu")

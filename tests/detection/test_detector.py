@@ -142,7 +142,7 @@ def test_a_manifest_says_how(tmp_path):
 
 
 def test_files_that_are_no_detectors(tmp_path):
-    with pytest.raises(ModelError, match="not a detector with one picture"):
+    with pytest.raises(ModelError, match="not a detector with one image"):
         Detector(relu(tmp_path / "relu.onnx"), device="cpu")
     with pytest.raises(
         ModelError, match=r"mean.onnx: fits no detector format \(inputs: images \(\?, 3, 8, 4\) float32"

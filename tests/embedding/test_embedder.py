@@ -10,7 +10,7 @@ from onnx import helper
 
 from edge_tracker.embedding import Clip_Embedder, Embedder, MobileNetv2_Embedder, TorchReID_Embedder
 from edge_tracker.embedding.embedder import CPU_BATCH
-from edge_tracker.embedding.models import CHOICES, KNOWN, model_name
+from edge_tracker.embedding.models import CHOICES, CLIP_MEAN, CLIP_STD, KNOWN, model_name, unit_scale
 from edge_tracker.errors import ConfigError, InputError, ModelError
 from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest
 from edge_tracker.inference.onnx import OnnxModel
@@ -226,3 +226,11 @@ def test_positional_arguments_are_the_references(tmp_path):
     assert MobileNetv2_Embedder(path, False, 2, False, False).predict(COLOURS)[0][0] == 30
     assert TorchReID_Embedder(None, path, False, False, None).predict(COLOURS)[0][0] == 30
     assert Clip_Embedder("RN50", path, 16, False, False).predict(COLOURS)[0][0] == 30
+
+
+def test_normalisation_comes_back_as_it_is_published() -> None:
+    """`make export` writes the 0..1 scale into graphs: to the last bit, so that their files do not change."""
+    assert unit_scale(KNOWN["mobilenetv2"].mean) == (0.485, 0.456, 0.406)
+    assert unit_scale(KNOWN["mobilenetv2"].std) == (0.229, 0.224, 0.225)
+    assert unit_scale(CLIP_MEAN) == (0.48145466, 0.4578275, 0.40821073)
+    assert unit_scale(CLIP_STD) == (0.26862954, 0.26130258, 0.27577711)

@@ -37,7 +37,7 @@ def assert_matches(family: Embedder, operators: set[str], least_size: float) -> 
     alone = _run(session, images[:1])
     half = _run(_session(graph.to_fp16(model)), images[:1])
     assert {node.op_type for node in model.graph.node} <= operators
-    assert features.shape == (len(images), family.dimension)
+    assert features.shape == (len(images), family.known.dimension)
     assert np.abs(features - wanted).max() < 1e-4
     assert np.abs(features[:1] - alone).max() < 1e-4, "a picture alone and in a batch"
     assert _cosine(half[0], wanted[0]) > 0.999

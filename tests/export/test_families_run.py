@@ -83,7 +83,7 @@ def test_edge_deep_sort_runs_with_it(exported, demo_video):
     printed = without_torch(TRACK, folder, str(demo_video), str(FRAMES), embedder, model or "")
     confirmed, dimension = json.loads(printed.splitlines()[-1])
     assert confirmed >= 2
-    assert dimension == family.dimension
+    assert dimension == family.known.dimension
 
 
 @pytest.mark.slow

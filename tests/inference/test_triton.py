@@ -18,9 +18,10 @@ pytest.importorskip("tritonclient.grpc", reason="needs the extra 'triton'")
 from edge_tracker.detection import Detector
 from edge_tracker.embedding import Embedder
 from edge_tracker.errors import ConfigError, InputError, ModelError, ServerError
-from edge_tracker.inference import load_model, run_all
+from edge_tracker.inference import load_model
 from edge_tracker.inference.manifest import METADATA_KEY, ImageInput, ModelManifest
-from edge_tracker.inference.triton import IN_FLIGHT, Address
+from edge_tracker.inference.triton.address import Address
+from edge_tracker.inference.triton.client import IN_FLIGHT
 from export.triton import write_model
 from tests.conftest import ROOT
 from tests.graphs import mean_colour
@@ -90,7 +91,7 @@ def test_served_as_from_a_file(server, place, crops, name):
     halves = [frame, frame[::-1].copy()]
     for ours, theirs in zip(served.embed_all(halves, [boxes, []]), local.embed_all(halves, [boxes, []]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert served.model.status.lost == 0
+    assert served.status.lost == 0
     served.close()
     local.close()
 
@@ -99,10 +100,10 @@ def test_what_the_server_says_of_a_model(server, place):
     served, local = load_model(server.uri("colour")), load_model(place / "models/colour.onnx", device="cpu")
     assert (served.inputs, served.outputs) == (local.inputs, local.outputs)
     assert served.manifest == local.manifest == manifest()
-    assert (served.batch, served.device, served.path) == (64, "triton", None)
+    assert (served.batch_limit, served.device, served.path) == (64, "triton", None)
     assert load_model(server.uri("plain")).manifest is None
     four = load_model(server.uri("four"))
-    assert (four.batch, four.inputs[0].shape) == (None, (4, 8, 4, 3))
+    assert (four.batch_limit, four.inputs[0].shape) == (None, (4, 8, 4, 3))
     version = load_model(server.uri("colour") + "/1")
     assert version.name.endswith("/colour/1")
     for model in (served, four, version):
@@ -120,7 +121,7 @@ def test_batches_on_the_way_are_few_and_come_back_in_order(server):
         for taken in range(1, 21):
             yield {"images": np.full((2, 8, 4, 3), taken, np.uint8)}
 
-    for number, outputs in enumerate(run_all(model, batches()), 1):
+    for number, outputs in enumerate(model.stream(batches()), 1):
         assert taken <= number + IN_FLIGHT
         np.testing.assert_array_equal(outputs[0], np.full((2, 3), number))
     assert number == 20
@@ -138,7 +139,7 @@ def test_a_model_that_is_not_there(server):
 
 def test_killed_and_started_again(server, crops, caplog):
     embedder = Embedder(server.uri("colour"), batch=4, deadline_ms=ENOUGH_MS)
-    status, right = embedder.model.status, features(embedder, crops)
+    status, right = embedder.status, features(embedder, crops)
     assert right.any(axis=1).all()
     server.kill()
     for _ in range(20):
@@ -160,11 +161,11 @@ def test_killed_and_started_again(server, crops, caplog):
 def test_hung(server, crops, caplog, monkeypatch):
     """All batches of a call share one deadline, and once it has passed nobody waits any more."""
     embedder = Embedder(server.uri("colour"), batch=2, deadline_ms=ENOUGH_MS)
-    model, status, right = embedder.model, embedder.model.status, features(embedder, crops)
+    model, status, right = embedder.model, embedder.status, features(embedder, crops)
     sent = []
     send = model._send
     monkeypatch.setattr(model, "_send", lambda *batch: sent.append(send(*batch)) or sent[-1])
-    model.deadline = DEADLINE_MS / 1000
+    model.availability.deadline = DEADLINE_MS / 1000
     server.pause()
     try:
         nothing, seconds = timed(embedder, crops)
@@ -172,7 +173,7 @@ def test_hung(server, crops, caplog, monkeypatch):
         nothing_more = features(embedder, crops)
     finally:
         server.resume()
-    model.deadline = ENOUGH_MS / 1000
+    model.availability.deadline = ENOUGH_MS / 1000
     assert not nothing.any()
     assert not nothing_more.any()
     assert 0 < on_the_way <= IN_FLIGHT
@@ -189,7 +190,7 @@ def test_a_fallback_sees_what_the_server_does_not(server, place, crops):
     local = Embedder(place / "models/colour.onnx", device="cpu")
     right = features(local, crops)
     embedder = Embedder(server.uri("colour"), batch=4, deadline_ms=ENOUGH_MS, fallback=local)
-    status = embedder.model.status
+    status = embedder.status
     np.testing.assert_array_equal(features(embedder, crops), right)
     assert status.fallback == 0
     server.client.unload_model("colour")
@@ -220,7 +221,7 @@ def test_a_fallback_sees_what_the_server_does_not(server, place, crops):
 
 def test_another_model_under_the_name_is_refused(server, place, crops, caplog):
     embedder = Embedder(server.uri("colour"), deadline_ms=ENOUGH_MS)
-    status, right = embedder.model.status, features(embedder, crops)
+    status, right = embedder.status, features(embedder, crops)
     repository, models = place / "repository", place / "models"
     others = {
         "another shape": (colour(models, "tall", manifest(size=(16, 4)), size=(16, 4)), "another model is served"),
@@ -235,10 +236,10 @@ def test_another_model_under_the_name_is_refused(server, place, crops, caplog):
             features(embedder, crops)
             if status.up:  # of the same shape: nobody can tell while it answers
                 server.pause()
-                embedder.model.deadline = 0.2
+                embedder.model.availability.deadline = 0.2
                 features(embedder, crops)
                 server.resume()
-                embedder.model.deadline = ENOUGH_MS / 1000
+                embedder.model.availability.deadline = ENOUGH_MS / 1000
             wait_for(lambda reason=reason: reason in (status.problem or ""))
             assert not features(embedder, crops).any()
     finally:
@@ -264,19 +265,19 @@ def test_a_server_that_comes_later(server, place, crops):
     )
     assert embedder.dimension == 3
     right = features(embedder, crops)
-    assert embedder.model.status.fallback == len(crops)
+    assert embedder.status.fallback == len(crops)
     server.client.load_model("colour")
-    wait_for(lambda: embedder.model.status.up)
+    wait_for(lambda: embedder.status.up)
     np.testing.assert_array_equal(features(embedder, crops), right)
-    assert embedder.model.status.fallback == len(crops)
-    wait_for(lambda: "another network: name 'own', not 'colour'" in (other.model.status.problem or ""))
+    assert embedder.status.fallback == len(crops)
+    wait_for(lambda: "another network: name 'own', not 'colour'" in (other.status.problem or ""))
     np.testing.assert_array_equal(features(other, crops), right)
-    assert other.model.status.fallback == len(crops)
+    assert other.status.fallback == len(crops)
     embedder.close()
     try:  # it was not used, so the right one may still come in its place
         write_model(place / "repository", "colour", place / "models/own.onnx")
         server.client.load_model("colour")
-        wait_for(lambda: other.model.status.up)
+        wait_for(lambda: other.status.up)
         assert other.model.manifest.name == "own"
     finally:
         write_model(place / "repository", "colour", place / "models/colour.onnx")
@@ -300,7 +301,7 @@ def test_a_frame_that_is_none_is_refused_before_anything_is_sent(server):
     embedder = Embedder(server.uri("colour"))
     with pytest.raises(InputError, match="image 0 must be an array"):
         embedder.predict([None])
-    assert embedder.model.status.up
+    assert embedder.status.up
     embedder.close()
 
 
@@ -357,8 +358,8 @@ def test_a_server_too_slow_for_whole_frames_is_left_alone_ever_longer(scripted, 
     servicer, uri = scripted
     servicer.most = 1  # what it is tried out with
     embedder = Embedder(uri, deadline_ms=500)
-    pauses, firsts, status = [], [], embedder.model.status
-    monkeypatch.setattr(embedder.model._closed, "wait", pauses.append)  # none is waited for
+    pauses, firsts, status = [], [], embedder.status
+    monkeypatch.setattr(embedder.model.availability._closed, "wait", pauses.append)  # none is waited for
     for _ in range(6):
         earlier = len(pauses)
         assert not features(embedder, crops[:8]).any()
@@ -367,7 +368,7 @@ def test_a_server_too_slow_for_whole_frames_is_left_alone_ever_longer(scripted, 
     assert [pause / firsts[0] for pause in firsts] == [1, 2, 4, 8, 16, 32]
     assert (status.outages, status.lost) == (6, 48)
     servicer.most = 1000
-    embedder.model.deadline = ENOUGH_MS / 1000
+    embedder.model.availability.deadline = ENOUGH_MS / 1000
     assert features(embedder, crops[:8]).all()
     embedder.close()
 
@@ -380,7 +381,7 @@ def test_a_batch_that_is_late_costs_its_own_crops_alone(scripted, crops):
     found = features(embedder, crops[:7])  # a batch of four, which is late, and one of three
     assert not found[:4].any()
     assert found[4:].all()
-    assert embedder.model.status.lost == 4
+    assert embedder.status.lost == 4
     assert sorted(servicer.asked[:2]) == [3, 4], "the second was sent before the first was answered"
     embedder.close()
 
@@ -391,9 +392,9 @@ def test_another_version_is_looked_at_before_it_is_used(scripted, crops, caplog)
     servicer.version = "2"
     assert not features(embedder, crops[:3]).any()
     assert "away (version 2 of the model is served now, and not 1)" in caplog.text
-    wait_for(lambda: embedder.model.status.up)
+    wait_for(lambda: embedder.status.up)
     assert features(embedder, crops[:3]).all()
-    assert embedder.model.status.outages == 1
+    assert embedder.status.outages == 1
     embedder.close()
 
 
@@ -403,8 +404,8 @@ def test_features_of_another_length_are_refused(scripted, crops):
     embedder = Embedder(uri, deadline_ms=ENOUGH_MS)
     servicer.width = 5
     assert features(embedder, crops[:3]).shape == (3, 3)
-    assert embedder.model.status.outages == 1
-    assert embedder.model.status.lost == 3
+    assert embedder.status.outages == 1
+    assert embedder.status.lost == 3
     embedder.close()
 
 

@@ -24,7 +24,7 @@ from edge_tracker.inference.cuda import open_cuda
 from edge_tracker.inference.engines import check_fits, ensure_engine, load_engine_bytes
 from edge_tracker.inference.locate import find_model, model_folders
 from edge_tracker.inference.manifest import onnx_metadata, read_manifest
-from edge_tracker.inference.triton import TritonModel
+from edge_tracker.inference.triton.client import TritonModel
 
 # An ONNX file of one Identity node on a float; what a provider must run to count as working.
 _TINY_ONNX = bytes.fromhex(
@@ -272,7 +272,7 @@ def _ask_server(address: str) -> str:
     try:
         manifest = model.manifest
         kind = f"{manifest.task}, {manifest.precision}" if manifest else "no manifest (not from make export)"
-        return f"{address}: {kind}, up to {model.batch} at once" if model.batch else f"{address}: {kind}"
+        return f"{address}: {kind}, up to {model.batch_limit} at once" if model.batch_limit else f"{address}: {kind}"
     finally:
         model.close()
 

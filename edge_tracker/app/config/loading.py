@@ -32,7 +32,8 @@ from edge_tracker.app.config.schema import (
 from edge_tracker.app.config.uri import IMAGE_SUFFIXES, SCHEMES, absolute, is_path, redact, resolve_source, scheme_of
 from edge_tracker.app.config.yamlfile import Document, Key, parse_override, read_document
 from edge_tracker.errors import ConfigError
-from edge_tracker.inference.triton import DEADLINE_MS, FORM, Address, is_served
+from edge_tracker.inference.availability import DEADLINE_MS
+from edge_tracker.inference.triton.address import FORM, Address, is_served
 
 MODEL_SUFFIXES = (".onnx", ".engine")
 MAX_CAMERA = 999

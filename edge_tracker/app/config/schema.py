@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
-from edge_tracker.inference.triton import DEADLINE_MS
+from edge_tracker.inference.availability import DEADLINE_MS
 from edge_tracker.tracking.edge.settings import MOST, EdgeSettings
 
 VIDEO_SUFFIXES = (".mp4", ".avi")

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from edge_tracker import __version__
 from edge_tracker.app.stats import BUCKETS, CameraStats, Histogram, Stats
-from edge_tracker.inference.triton import ServerStatus
+from edge_tracker.inference.availability import ServerStatus
 
 PREFIX = "edge_tracker"
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numba
 import numpy as np
@@ -35,7 +35,7 @@ from edge_tracker.track_arrays import TrackArrays
 
 if TYPE_CHECKING:
     from edge_tracker.deepsort import EdgeDeepSort
-    from edge_tracker.embedding.embedder import Embedder
+    from edge_tracker.embedding.protocol import AppearanceEmbedder
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class RecordingEmbedder:
         embedder: the one that does the work. It stays the caller's to close.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: AppearanceEmbedder) -> None:
         self.embedder = embedder
         self.dimension = embedder.dimension
         self._asked: list[np.ndarray] = []
@@ -171,7 +171,7 @@ class Recorder:
             self._lock_file.close()
             raise
         if self._tap is not None:
-            tracker.embedder = cast("Embedder", self._tap)
+            tracker.embedder = self._tap
 
     def __enter__(self) -> Recorder:
         return self

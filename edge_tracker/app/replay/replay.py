@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from edge_tracker.track_arrays import TrackArrays
 
 if TYPE_CHECKING:
     from edge_tracker.deepsort import EdgeDeepSort
-    from edge_tracker.embedding.embedder import Embedder
 
 log = logging.getLogger(__name__)
 
@@ -347,7 +346,7 @@ class Replay:
         self.changed = bool(overrides)
         dimension = header["dimension"]
         self.embedder = None if dimension is None else ReplayEmbedder(dimension, strict=not overrides)
-        self.tracker: EdgeDeepSort = open_tracker(config, cast("Embedder | None", self.embedder), header["frame_rate"])
+        self.tracker: EdgeDeepSort = open_tracker(config, self.embedder, header["frame_rate"])
         self.result = Replayed()
         # What another method has learnt means nothing to this one.
         self._foreign = config.tracker.method != header["method"]

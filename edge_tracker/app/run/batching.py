@@ -103,7 +103,7 @@ class SharedEmbedder:
     def model(self) -> Model:
         return self._embedder.model
 
-    def embed(self, frame: Any, ltwh: Any, masks: None = None, polygons: None = None) -> np.ndarray:
+    def embed(self, frame: Any, ltwh: Any, masks: Any = None, polygons: Any = None) -> np.ndarray:
         """As `Embedder.embed`, for boxes."""
         if not len(ltwh):
             return np.zeros((0, self.dimension), np.float32)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
 
 from edge_tracker.app.check import naming
 from edge_tracker.app.config.loading import needs_frames
@@ -33,9 +32,7 @@ from edge_tracker.app.stats import CameraStats
 from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
-from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model
-from edge_tracker.inference.triton import TritonModel
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +133,8 @@ class Pipeline:
                 models = open_models(config, build)
                 stack.callback(models.close)
             for what, user in (("detector", models.detector), ("embedder", models.embedder)):
-                if user is not None and isinstance(user.model, TritonModel):
-                    stats.servers[what] = user.model.status
+                if user is not None and user.status is not None:
+                    stats.servers[what] = user.status
             self._finder = self._open_finder(models.detector, recorded, len(cameras))
             embedder = models.embedder
             self._embedder = None if embedder is None else SharedEmbedder(embedder, len(cameras), stats)
@@ -188,7 +185,7 @@ class Pipeline:
         own = config.model_copy(
             update={"tracker": camera.tracker, "source": camera.source, "name": camera.name, "cameras": None}
         )
-        tracker = open_tracker(own, cast("Embedder | None", self._embedder), source.fps)
+        tracker = open_tracker(own, self._embedder, source.fps)
         keeps = source.live and config.state.every > 0
         path = state_path(config.state.folder, camera.name)
         state = load(path) if keeps else None

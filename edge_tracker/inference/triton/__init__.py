@@ -1,0 +1,1 @@
+"""Models on an NVIDIA Triton Inference Server."""
