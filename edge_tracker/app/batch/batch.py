@@ -21,10 +21,10 @@ from edge_tracker.errors import DeviceError, OutputError
 
 log = logging.getLogger(__name__)
 
-STARTS = 3  # of workers that die before they are ready, one after the other
+STARTS = 3  # workers in succession that may die before they are ready
 LOOK_S = 0.2
-ASK_EVERY_S = 1.0  # how far a worker is
-STALL_S = 600.0  # without a frame, after which a worker counts as hung: a decoder may never return from a damaged file
+ASK_EVERY_S = 1.0  # to ask the workers for their progress
+STALL_S = 600.0  # without a frame, then a worker counts as hung: a decoder may never return from a damaged file
 
 
 @dataclass(eq=False)
@@ -32,12 +32,12 @@ class _Slot:
     """A worker.
 
     Attributes:
-        worker: what `Cluster` knows it by.
-        asked: what it is at; None if it waits.
-        call: what that is; None while it is being opened.
-        look: the question how far it is, if it was asked and not yet answered.
-        frames: done of the call.
-        since: time.monotonic() when that changed last.
+        worker: its handle in `Cluster`.
+        asked: the pending request; None if it is idle.
+        call: the call that was requested; None while it is being opened.
+        look: the pending request for its progress, if there is one.
+        frames: frames of the call that are done.
+        since: time.monotonic() of the last change of `frames`.
     """
 
     worker: Any
@@ -49,11 +49,13 @@ class _Slot:
 
 
 class Batch:
-    """Videos to be worked on, and the workers.
+    """The videos to be processed, and the workers.
 
     Args:
-        settings, results, cluster: how, where to, and by whom.
-        shares: how many workers there are to be.
+        settings: applied to each video.
+        results: the folder of the results.
+        cluster: runs the workers.
+        shares: the number of workers, and their share of the machine.
         tasks: the videos.
     """
 
@@ -66,13 +68,13 @@ class Batch:
         self._slots: list[_Slot] = []
         self._most = shares.workers
         self._opened = self._failed_starts = 0
-        self._frames, self._worked = 0, 0.0  # bytes of videos, for what is done of these
+        self._frames, self._worked = 0, 0.0  # bytes of all videos, to compute the share that is done
         self._total = sum(task.size for task in tasks)
         self._began: float | None = None
         self._summary_fails = False
 
     def run(self, signalled: Signals, show: Callable[[Standing], None]) -> None:
-        """Work until all videos are done, or a signal ends it. Videos in hand are then left as if never begun.
+        """Work until all videos are done, or a signal ends it. Videos in progress are then left as if never started.
 
         Raises:
             DeviceError: no worker can be started.
@@ -95,11 +97,11 @@ class Batch:
                 self._cluster.stop(slot.worker)
 
     def _hand_out(self) -> None:
-        """Start the workers that are missing, and give those that wait something to do."""
+        """Start missing workers, and give idle ones something to do."""
         busy = sum(slot.call is not None for slot in self._slots)
         most = min(self._most, busy + len(self._queue))
         if not self._opened and self._settings.config.device != "cpu":
-            most = min(most, 1)  # it may build engines, which the others then find
+            most = min(most, 1)  # the first may build engines, which the others then find
         while len(self._slots) < most:
             config = self._settings.config.model_dump()
             worker = self._cluster.start(self._shares, config, __version__, self._shares.threads)
@@ -110,7 +112,7 @@ class Batch:
                 slot.asked = self._cluster.ask(slot.worker, slot.call.method, *slot.call.arguments)
 
     def _ask_how_far(self) -> None:
-        """Ask those that track, and give up those that have not come any further for long."""
+        """Ask the workers that track for their progress, and give up those that have made none for too long."""
         for slot in list(self._slots):
             if slot.call is None or slot.call.method != "track":
                 continue
@@ -120,7 +122,7 @@ class Batch:
                 slot.look = self._cluster.ask(slot.worker, "look")
 
     def _wait(self) -> None:
-        """Take the answers that have come."""
+        """Handle the answers that have arrived."""
         asked = {ref: slot for slot in self._slots for ref in (slot.asked, slot.look) if ref is not None}
         for ref in self._cluster.wait(list(asked), LOOK_S):
             slot = asked[ref]
@@ -141,7 +143,7 @@ class Batch:
                 self._take(slot, slot.call, answer)
 
     def _take_up(self, slot: _Slot, answer: Any) -> None:
-        """A worker is open, or says why not."""
+        """Handle a worker's answer to being opened."""
         slot.asked = None
         if isinstance(answer, Opened):
             log.debug("a worker is ready: process %d on %s", answer.process, answer.host)
@@ -156,11 +158,11 @@ class Batch:
         self._cluster.stop(slot.worker)
         if not self._slots:
             raise DeviceError(answer.reason)
-        self._most = len(self._slots)  # the others go on: a cluster's machines may differ
-        log.error("%s; going on with %d workers", answer.reason, self._most)
+        self._most = len(self._slots)  # the others continue: a cluster's machines may differ
+        log.error("%s; continuing with %d workers", answer.reason, self._most)
 
     def _take(self, slot: _Slot, call: Call, answer: Any) -> None:
-        """A worker has done what it was asked for."""
+        """Handle the answer of a worker that has finished its call."""
         slot.asked = slot.call = None
         if isinstance(answer, Tracked):
             self._frames += answer.frames
@@ -173,23 +175,23 @@ class Batch:
             self._look_at(call.task)
 
     def _lose(self, slot: _Slot, how: str) -> None:
-        """A worker has died."""
+        """Handle the death of a worker."""
         self._slots.remove(slot)
-        self._cluster.stop(slot.worker)  # if it has lost its connection alone
+        self._cluster.stop(slot.worker)  # in case it has only lost its connection
         call = slot.call
         if call is None:
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
-                raise DeviceError(f"Ray: {STARTS} workers {how} before they were ready; -v -v says what Ray says of it")
+                raise DeviceError(f"Ray: {STARTS} workers {how} before they were ready; -v -v shows Ray's messages")
             return
-        log.warning("a worker %s; it had %s in hand", how, call.task.video.name)
+        log.warning("a worker %s; it was processing %s", how, call.task.video.name)
         unfinished = call.task.result is None
         self._queue.extend(call.task.died(call, how))
         if unfinished:
             self._look_at(call.task)
 
     def _look_at(self, task: Task) -> None:
-        """See to a video that may have come to its end."""
+        """Record a video's result if it has ended."""
         result = task.result
         if result is None:
             return
@@ -207,11 +209,11 @@ class Batch:
             self._results.write_summary(now)
         except OutputError as error:
             if not self._summary_fails:
-                log.error("%s; it is tried again", error)
+                log.error("%s; it will be tried again", error)
             self._summary_fails = True
 
     def _standing(self) -> Standing:
-        """How far it is."""
+        """The progress of the batch."""
         frames, worked = self._frames, self._worked
         for slot in self._slots:
             if slot.call is not None and slot.call.frames:

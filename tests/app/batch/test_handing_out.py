@@ -161,7 +161,7 @@ def test_workers_that_cannot_open(run):
 def test_one_of_several_that_cannot_open_is_done_without(run, caplog):
     workers = Workers(lambda worker, method: Failed("no GPU there") if (worker, method) == (2, "open") else None)
     assert all(isinstance(result, Record) for result in run(workers))
-    assert "no GPU there; going on with 1 workers" in caplog.text
+    assert "no GPU there; continuing with 1 workers" in caplog.text
     assert [worker for worker, method in workers.log if method == "open"] == [1, 2]
 
 

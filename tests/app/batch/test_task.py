@@ -77,7 +77,7 @@ def test_a_video_that_kills_its_workers_fails_in_the_end(video, results):
         assert task.result is None
         calls = task.died(calls[0], "died")
     assert calls == []
-    assert task.result == Failure(f"{ATTEMPTS} workers that had it in hand died")
+    assert task.result == Failure(f"{ATTEMPTS} workers that processed it died")
 
 
 def test_segments_are_all_tracked_and_then_joined(video, results):
@@ -155,7 +155,7 @@ def test_a_worker_answers_with_what_is_wrong(tmp_path, video):
     worker = BatchWorker({}, "", 1)
     assert worker.open().reason.endswith("is installed there, not ")
     answer = worker.examine(video.path)
-    assert answer == Failed("cannot be opened as a video: damaged, or of a kind that this OpenCV does not read")
+    assert answer == Failed("cannot be opened as a video: damaged, or of a kind that this OpenCV cannot read")
     bug = worker.track(video.path, stamp_of(video.path), {})
     assert bug.reason.startswith("failed: AssertionError")
     assert "Traceback" in bug.trace
