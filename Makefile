@@ -36,7 +36,7 @@ help:
 	@echo "make export                   export the default models to engines/"
 	@echo "make export MODELS='mobilenetv2 osnet_ain_x1_0 clip_ViT-B/32'"
 	@echo "make export TRITON=DIR        also put them into a model repository for a Triton server"
-	@echo "make bench                    time the tracker, the embedder and the whole program beside their peers"
+	@echo "make bench                    time the tracker, the embedder and the whole program beside other trackers"
 	@echo "make test-sizes               run the export tests on the networks' other sizes"
 	@echo "make test-gpu                 run the tests that need an NVIDIA GPU"
 	@echo "make lint                     run ruff and mypy"

@@ -1,4 +1,4 @@
-"""Quality on MOTChallenge sequences: `method="edge"` beside exact mode, under jitter, on copies, and part by part.
+"""Quality on MOTChallenge sequences: `method="edge"` beside exact mode, with jitter, on copies, and part by part.
 
 python -m benchmarks.quality ../shared/data/mot15
 python -m benchmarks.quality ../shared/data/mot15 --draws 20 --copies forward reversed half --parts
@@ -22,7 +22,7 @@ from edge_tracker.tracking.edge.settings import EdgeSettings
 COPIES = ("forward", "reversed", "half")
 METRICS = ("HOTA", "IDF1", "MOTA", "IDSW")
 JITTER = 0.2
-# What switches a part of the method off, as settings can. Those of the second table need appearance.
+# Settings that switch a part of the method off. Those of the second table need appearance.
 MOTION_PARTS = {
     "camera": {"camera": 0.0},
     "evidence": {"evidence": 0.0},
@@ -40,18 +40,18 @@ class Recording(NamedTuple):
 
 
 class Replay:
-    """An embedder that hands out features computed before, for the boxes of the frame at hand."""
+    """An embedder that returns precomputed features, for the boxes of the current frame."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self.known: dict[tuple[float, ...], np.ndarray] = {}
 
     def show(self, ltwh: np.ndarray, features: np.ndarray) -> None:
-        """Set the frame at hand."""
+        """Set the current frame."""
         self.known = {tuple(box): feature for box, feature in zip(ltwh.tolist(), features, strict=True)}
 
     def embed(self, frame, ltwh, masks=None, polygons=None) -> np.ndarray:  # type: ignore[no-untyped-def]
-        """Features (M, D) as `Embedder.embed` gives them."""
+        """Features (M, D), as from `Embedder.embed`."""
         return np.array([self.known[tuple(box)] for box in ltwh.tolist()], np.float32).reshape(-1, self.dimension)
 
 
@@ -80,7 +80,7 @@ def record(sequence: MotSequence, looks: str | None) -> Recording:
 
 
 def copy_of(recording: Recording, kind: str, folder: Path) -> Recording:
-    """The recording backwards or at half the rate, its ground truth written to `folder`."""
+    """The recording backwards or at half the rate, with its ground truth written to `folder`."""
     if kind == "forward":
         return recording
     sequence = recording.sequence
@@ -95,7 +95,7 @@ def copy_of(recording: Recording, kind: str, folder: Path) -> Recording:
 
 
 def track(recording: Recording, results: Path, selective: bool = False, **arguments) -> float:  # type: ignore[no-untyped-def]
-    """Track a recording into `results/SEQ.txt`; returns the share of the detections that was embedded."""
+    """Track a recording into `results/SEQ.txt`, and return the share of detections that were embedded."""
     edge = arguments.get("method") == "edge"
     looks = next((features for _, _, features in recording.frames if features is not None), None)
     replay = Replay(looks.shape[1]) if looks is not None and selective else None
@@ -119,19 +119,19 @@ def track(recording: Recording, results: Path, selective: bool = False, **argume
 
 
 def evaluate(recordings: Sequence[Recording], selective: bool = False, **arguments) -> tuple[Evaluation, float]:  # type: ignore[no-untyped-def]
-    """Track and score; returns the scores and the mean share that was embedded."""
+    """Track and score, and return the scores and the mean share of detections that were embedded."""
     with tempfile.TemporaryDirectory() as folder:
         shares = [track(recording, Path(folder), selective, **arguments) for recording in recordings]
         return score_results([recording.sequence for recording in recordings], folder), float(np.mean(shares))
 
 
 def jittered(rng: np.random.Generator) -> EdgeSettings:
-    """The default settings, each moved by up to `JITTER`."""
+    """The default settings, each changed by up to `JITTER`."""
     return EdgeSettings(*(value * rng.uniform(1 - JITTER, 1 + JITTER) for value in EdgeSettings()))
 
 
 def part_settings(looks: bool) -> dict[str, EdgeSettings]:
-    """The method, the method without each part, the plain method without any, and that with each part alone."""
+    """Settings for the method, for it without each part, for the plain method without any, and with each part alone."""
     parts: dict[str, dict[str, float]] = MOTION_PARTS | LOOKS_PARTS if looks else MOTION_PARTS
     default, plain = EdgeSettings(), EdgeSettings()
     for changes in parts.values():
@@ -156,7 +156,7 @@ def of(scores: Evaluation) -> list[float]:
 
 
 def jitter(recordings: Sequence[Recording], draws: int, name: str, selective: bool = False) -> None:
-    """Print the means over jittered settings, which are the same ones in each call."""
+    """Print the means over jittered settings, which are the same in each call."""
     rng = np.random.default_rng(0)
     runs = [evaluate(recordings, selective, method="edge", edge_settings=jittered(rng)) for _ in range(draws)]
     share = float(np.mean([share for _, share in runs])) if selective else None
@@ -167,12 +167,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="MOTChallenge folder")
-    parser.add_argument("--sequences", nargs="+", default=[], help="of the folder; all by default")
+    parser.add_argument("--sequences", nargs="+", default=[], help="sequences of the folder; all by default")
     parser.add_argument("--looks", help="embedder for sequences with frames; none: motion alone")
     parser.add_argument("--copies", nargs="+", choices=COPIES, default=["forward"])
-    parser.add_argument("--draws", type=int, default=0, help="jittered settings to take the mean over")
-    parser.add_argument("--parts", action="store_true", help="each part of the method switched off")
-    parser.add_argument("--each", action="store_true", help="every sequence by itself")
+    parser.add_argument("--draws", type=int, default=0, help="number of jittered settings to average over")
+    parser.add_argument("--parts", action="store_true", help="also switch each part of the method off")
+    parser.add_argument("--each", action="store_true", help="also print every sequence by itself")
     options = parser.parse_args()
     recordings = [record(sequence, options.looks) for sequence in find_sequences(options.folder, options.sequences)]
     print("| | " + " | ".join(METRICS) + " | embedded |\n| --- | ---: | ---: | ---: | ---: | ---: |")

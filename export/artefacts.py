@@ -36,13 +36,13 @@ COMPARED_CROPS = 256
 NOISE_CROPS = 32
 REFERENCE_FRAMES = 8
 
-# The detector's input: letterboxed here, everything else in the graph.
+# The detector's input: letterboxed by the program, everything else is in the graph.
 PICTURE = ImageInput("images", yolov3_tiny.HEIGHT, yolov3_tiny.WIDTH, resize="letterbox")
 
 
 @dataclass(frozen=True)
 class Made:
-    """One file, as the table shows it."""
+    """One exported file, as the table shows it."""
 
     name: str
     precision: str
@@ -54,13 +54,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Gate:
-    """What models are compared on. The demo video is fetched when first needed, and read once.
+    """The images that models are compared on. The demo video is fetched when first needed, and read once.
 
     Attributes:
-        weights: gives the weights of the default detector, which finds the people in the video.
-        crops: a folder of crops to compare on instead. Then tracks aren't compared.
+        weights: returns the weights of the default detector, which finds the people in the video.
+        crops: a folder of crops to compare on instead. Then tracks are not compared.
         video: a video instead of the demo video.
-        frames: how many frames of it; None for all.
+        frames: number of its frames to use; None for all.
     """
 
     weights: Callable[[], Path]
@@ -97,20 +97,20 @@ def export_embedder(
     """Export a network as an embedder.
 
     Args:
-        network: what to export.
+        network: the network.
         output: folder for the files.
-        gate: what to compare on.
-        precisions: of `PRECISIONS`. FP32 is built and compared in any case: the others come from it.
+        gate: the images to compare on.
+        precisions: some of `PRECISIONS`. FP32 is always built and compared, since the others are made from it.
         opset: ONNX opset.
-        calibration: folder of crops to find INT8's ranges with.
+        calibration: folder of crops to determine INT8's ranges.
 
     Yields:
         Each file when it is in place.
 
     Raises:
-        ParityError: a file does not match the network; those before it are in place, it is not, and an older file of
+        ParityError: a file does not match the network. It is not put in place, earlier files are, and an older file of
             its name stays.
-        ModelError: the network can't be exported.
+        ModelError: the network cannot be exported.
     """
     started = time.monotonic()
     prepare = network.prepare
@@ -176,19 +176,19 @@ def export_embedder(
 
 @contextmanager
 def _judged(model: onnx.ModelProto, manifest: ModelManifest) -> Iterator[Path]:
-    """A temporary file that gives what a model gives where it is at home: one in FP16, with FP16's roundings."""
+    """A temporary file that computes like the model on its target device: for FP16, with FP16's roundings."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         graph.stamp(model, manifest)
         onnx.save(model, path)
         if manifest.precision == "fp16":
-            load_model(path, device="cpu").close()  # the file itself must be one that the runtime takes
+            load_model(path, device="cpu").close()  # the runtime must accept the file itself
             onnx.save(graph.rounded(model), path)
         yield path
 
 
 def _features(path: Path, crops: Sequence[Image]) -> Array:
-    """The features (len(crops), D) that a file gives, through the runtime."""
+    """The features (len(crops), D) that the runtime computes with a file."""
     embedder = RuntimeEmbedder(path, device="cpu")
     try:
         return np.stack(embedder.predict(crops))
@@ -204,17 +204,17 @@ def export_detector(
     Args:
         weights: Darknet's weights file.
         output: folder for the files.
-        gate: what to compare on.
-        precisions: of "fp32", "fp16".
+        gate: the images to compare on.
+        precisions: some of "fp32", "fp16".
         opset: ONNX opset.
 
     Raises:
         ParityError: as `export_embedder`.
-        ModelError: the weights are another network's, or INT8 was asked for.
+        ModelError: the weights are another network's, or INT8 was requested.
     """
     name = YOLOV3_TINY.name
     if any(precision.startswith("int8") for precision in precisions):
-        raise ModelError(f"{name}: only embedders are exported in INT8; leave it out of --precision for this model")
+        raise ModelError(f"{name}: only embedders are exported in INT8; omit it from --precision for this model")
     layers = yolov3_tiny.read_weights(weights)
     frames = list(samples.frames_of(gate.film, gate.frames))
     source = source_of(YOLOV3_TINY, weights)
@@ -274,7 +274,7 @@ def _write(model: onnx.ModelProto, manifest: ModelManifest, output: Path, figure
     """Put a model and its manifest in place."""
     path = file_of(output, manifest.name, manifest.precision)
     graph.stamp(model, manifest)
-    # The manifest goes last: what the model's metadata says comes first for whoever reads both.
+    # The manifest goes last: readers of both give precedence to the model's metadata.
     with atomic_path(path.with_suffix(".json")) as text, atomic_path(path) as partial:
         text.write_text(manifest.to_json(indent=2) + "\n", encoding="utf-8")
         onnx.save(model, partial)

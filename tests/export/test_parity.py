@@ -38,7 +38,7 @@ def test_a_failure_names_the_figure_and_what_it_must_be(precision, key, value, l
     with pytest.raises(ParityError) as raised:
         enforce({**GOOD, key: value}, precision, "net")
     message = str(raised.value)
-    assert message.startswith(f"net {precision} does not match its source: {parity.WORDS[key]}, is {value:.6g}, at ")
+    assert message.startswith(f"net {precision} does not match its source: {parity.WORDS[key]} is {value:.6g}, at ")
     assert f" {limit} is needed" in message
     assert message.endswith("Nothing was written")
 
