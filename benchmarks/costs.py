@@ -41,7 +41,7 @@ class Costs(NamedTuple):
         track: association, filter, events.
         write: all files.
         crops: crops that are embedded.
-        picture_bytes, crop_bytes: size of the models' input for a frame, and for a crop.
+        image_bytes, crop_bytes: size of the models' input for a frame, and for a crop.
         text_bytes, video_bytes: size of the JSON lines and the MOT text, and of the annotated video.
         events, event_bytes: number of events, and size of one as a message.
         tracks_bytes: size of all objects as a message.
@@ -55,7 +55,7 @@ class Costs(NamedTuple):
     track: float
     write: float
     crops: float
-    picture_bytes: float
+    image_bytes: float
     crop_bytes: float
     text_bytes: float
     video_bytes: float
@@ -76,7 +76,7 @@ class Costs(NamedTuple):
     @property
     def fed_bytes(self) -> float:
         """Bytes of input for the models."""
-        return self.picture_bytes + self.crops * self.crop_bytes
+        return self.image_bytes + self.crops * self.crop_bytes
 
 
 class _Timed:
@@ -196,7 +196,7 @@ def measure(video: Path, frames: int) -> Costs:
         track=seconds["track"],
         write=seconds["write"],
         crops=looks.images / done,
-        picture_bytes=looker.fed / looker.images,
+        image_bytes=looker.fed / looker.images,
         crop_bytes=looks.fed / looks.images,
         text_bytes=(sizes["mot"] + sizes["jsonl"]) / done,
         video_bytes=sizes["video"] / done,

@@ -2,7 +2,7 @@
 
 python -m benchmarks.quality ../shared/data/mot15
 python -m benchmarks.quality ../shared/data/mot15 --draws 20 --copies forward reversed half --parts
-python -m benchmarks.quality ../shared/data/mot15 --sequences PETS09-S2L1 TUD-Stadtmitte --looks mobilenetv2
+python -m benchmarks.quality ../shared/data/mot15 --sequences PETS09-S2L1 TUD-Stadtmitte --embedder mobilenetv2
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ MOTION_PARTS = {
     "doubt": {"doubt": 0.0},
     "memory": {"memory": 0.0},
 }
-LOOKS_PARTS = {"re-entry": {"reenter_age": 0.0}, "crossings": {"overlap": 1.0}, "clean crops": {"clean": 1.0}}
+APPEARANCE_PARTS = {"re-entry": {"reenter_age": 0.0}, "crossings": {"overlap": 1.0}, "clean crops": {"clean": 1.0}}
 
 
-class Recording(NamedTuple):
+class RecordedSequence(NamedTuple):
     """Detections of a sequence, frame by frame: ltwh (M, 4), confidence (M,), features (M, D) or None."""
 
     sequence: MotSequence
     frames: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 
 
-class Replay:
+class RecordedEmbedder:
     """An embedder that returns precomputed features, for the boxes of the current frame."""
 
     def __init__(self, dimension: int) -> None:
@@ -61,25 +61,25 @@ def rows_of(path: Path, length: int) -> list[np.ndarray]:
     return [rows[rows[:, 0] == frame] for frame in range(1, length + 1)]
 
 
-def record(sequence: MotSequence, looks: str | None) -> Recording:
-    """Read the detections of a sequence, and embed all of them if `looks` names a model."""
+def record(sequence: MotSequence, model: str | None) -> RecordedSequence:
+    """Read the detections of a sequence, and embed all of them if a model is given."""
     found = rows_of(sequence.detections, sequence.length)
-    if looks is None:
-        return Recording(sequence, [(rows[:, 2:6].copy(), rows[:, 6].copy(), None) for rows in found])
+    if model is None:
+        return RecordedSequence(sequence, [(rows[:, 2:6].copy(), rows[:, 6].copy(), None) for rows in found])
     from edge_tracker.app.sources.files import open_source
     from edge_tracker.embedding.embedder import Embedder
 
-    source, embedder = open_source(str(sequence.images), sequence.fps), Embedder(looks, device="cpu")
+    source, embedder = open_source(str(sequence.images), sequence.fps), Embedder(model, device="cpu")
     frames = []
-    for rows, picture in zip(found, source, strict=False):
+    for rows, frame in zip(found, source, strict=False):
         boxes = rows[:, 2:6].copy()
-        frames.append((boxes, rows[:, 6].copy(), embedder.embed(picture.image, boxes)))
+        frames.append((boxes, rows[:, 6].copy(), embedder.embed(frame.image, boxes)))
     embedder.close()
     source.close()
-    return Recording(sequence, frames)
+    return RecordedSequence(sequence, frames)
 
 
-def copy_of(recording: Recording, kind: str, folder: Path) -> Recording:
+def copy_of(recording: RecordedSequence, kind: str, folder: Path) -> RecordedSequence:
     """The recording backwards or at half the rate, with its ground truth written to `folder`."""
     if kind == "forward":
         return recording
@@ -91,14 +91,14 @@ def copy_of(recording: Recording, kind: str, folder: Path) -> Recording:
     folder = folder / kind / sequence.name
     (folder / "gt").mkdir(parents=True)
     np.savetxt(folder / "gt" / "gt.txt", np.concatenate(truth), fmt="%.12g", delimiter=",")
-    return Recording(MotSequence(folder, len(truth), sequence.fps / rate, None), recording.frames[step])
+    return RecordedSequence(MotSequence(folder, len(truth), sequence.fps / rate, None), recording.frames[step])
 
 
-def track(recording: Recording, results: Path, selective: bool = False, **arguments) -> float:  # type: ignore[no-untyped-def]
+def track(recording: RecordedSequence, results: Path, selective: bool = False, **arguments) -> float:  # type: ignore[no-untyped-def]
     """Track a recording into `results/SEQ.txt`, and return the share of detections that were embedded."""
     edge = arguments.get("method") == "edge"
-    looks = next((features for _, _, features in recording.frames if features is not None), None)
-    replay = Replay(looks.shape[1]) if looks is not None and selective else None
+    first = next((features for _, _, features in recording.frames if features is not None), None)
+    replay = RecordedEmbedder(first.shape[1]) if first is not None and selective else None
     if edge:
         arguments["frame_rate"] = recording.sequence.fps
     tracker = EdgeDeepSort(embedder=replay, **arguments)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def track(recording: Recording, results: Path, selective: bool = False, **argume
     return asked / max(total, 1)
 
 
-def evaluate(recordings: Sequence[Recording], selective: bool = False, **arguments) -> tuple[Evaluation, float]:  # type: ignore[no-untyped-def]
+def evaluate(recordings: Sequence[RecordedSequence], selective: bool = False, **arguments) -> tuple[Evaluation, float]:  # type: ignore[no-untyped-def]
     """Track and score, and return the scores and the mean share of detections that were embedded."""
     with tempfile.TemporaryDirectory() as folder:
         shares = [track(recording, Path(folder), selective, **arguments) for recording in recordings]
@@ -130,9 +130,9 @@ def jittered(rng: np.random.Generator) -> EdgeSettings:
     return EdgeSettings(*(value * rng.uniform(1 - JITTER, 1 + JITTER) for value in EdgeSettings()))
 
 
-def part_settings(looks: bool) -> dict[str, EdgeSettings]:
+def part_settings(appearance: bool) -> dict[str, EdgeSettings]:
     """Settings for the method, for it without each part, for the plain method without any, and with each part alone."""
-    parts: dict[str, dict[str, float]] = MOTION_PARTS | LOOKS_PARTS if looks else MOTION_PARTS
+    parts: dict[str, dict[str, float]] = MOTION_PARTS | APPEARANCE_PARTS if appearance else MOTION_PARTS
     default, plain = EdgeSettings(), EdgeSettings()
     for changes in parts.values():
         plain = plain._replace(**changes)
@@ -155,7 +155,7 @@ def of(scores: Evaluation) -> list[float]:
     return [scores.overall[metric] for metric in METRICS]
 
 
-def jitter(recordings: Sequence[Recording], draws: int, name: str, selective: bool = False) -> None:
+def jitter(recordings: Sequence[RecordedSequence], draws: int, name: str, selective: bool = False) -> None:
     """Print the means over jittered settings, which are the same in each call."""
     rng = np.random.default_rng(0)
     runs = [evaluate(recordings, selective, method="edge", edge_settings=jittered(rng)) for _ in range(draws)]
@@ -168,13 +168,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="MOTChallenge folder")
     parser.add_argument("--sequences", nargs="+", default=[], help="sequences of the folder; all by default")
-    parser.add_argument("--looks", help="embedder for sequences with frames; none: motion alone")
+    parser.add_argument("--embedder", help="embedder for sequences with frames; none: motion alone")
     parser.add_argument("--copies", nargs="+", choices=COPIES, default=["forward"])
     parser.add_argument("--draws", type=int, default=0, help="number of jittered settings to average over")
     parser.add_argument("--parts", action="store_true", help="also switch each part of the method off")
     parser.add_argument("--each", action="store_true", help="also print every sequence by itself")
     options = parser.parse_args()
-    recordings = [record(sequence, options.looks) for sequence in find_sequences(options.folder, options.sequences)]
+    recordings = [record(sequence, options.embedder) for sequence in find_sequences(options.folder, options.sequences)]
     print("| | " + " | ".join(METRICS) + " | embedded |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         for kind in options.copies:
@@ -187,14 +187,14 @@ def main() -> None:
                 for name, scores in edge.sequences.items():
                     line(f"{kind}: {name}, exact mode", [exact.sequences[name].scores[m] for m in METRICS])
                     line(f"{kind}: {name}, edge", [scores.scores[m] for m in METRICS])
-            if options.looks:
+            if options.embedder:
                 selective, share = evaluate(copies, selective=True, method="edge")
                 line(f"{kind}: edge, embedding where it matters", of(selective), share)
             if options.draws:
                 jitter(copies, options.draws, f"{kind}: edge")
-                if options.looks:
+                if options.embedder:
                     jitter(copies, options.draws, f"{kind}: edge, embedding where it matters", selective=True)
-            for name, settings in part_settings(bool(options.looks)).items() if options.parts else ():
+            for name, settings in part_settings(bool(options.embedder)).items() if options.parts else ():
                 line(f"{kind}: {name}", of(evaluate(copies, method="edge", edge_settings=settings)[0]))
 
 

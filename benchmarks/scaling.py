@@ -151,7 +151,7 @@ class Simulation:
         while True:
             came = yield slot.get()
             yield from self._work(costs.detect)
-            yield from self._model(1, costs.detect_model, costs.picture_bytes)
+            yield from self._model(1, costs.detect_model, costs.image_bytes)
             yield tracked.put(came)
 
     def _track(self, tracked: simpy.Store[float]) -> Process:
