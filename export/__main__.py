@@ -29,7 +29,7 @@ from export.families import (
 
 if TYPE_CHECKING:
     from edge_tracker.inference.builder import EngineOptions
-    from export.artefacts import Made
+    from export.artefacts import ExportedFile
     from export.network import Network
 
 log = logging.getLogger("export")
@@ -146,7 +146,7 @@ def _number(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnNetwork:
     """A network of the user's own: an .onnx file or "module:function", and its name."""
 
     where: str
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("export").setLevel(logging.WARNING if options.quiet else logging.INFO)
     # A plain `kill` should clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    made: list[Made] = []
+    made: list[ExportedFile] = []
     try:
         if options.list:
             print(listing())
@@ -187,7 +187,7 @@ def _complain(text: str) -> int:
     return 2
 
 
-def run(options: argparse.Namespace, made: list[Made]) -> int:
+def run(options: argparse.Namespace, made: list[ExportedFile]) -> int:
     """Export the models one after the other. One that fails doesn't keep the rest from being exported.
 
     Args:
@@ -216,10 +216,10 @@ def run(options: argparse.Namespace, made: list[Made]) -> int:
 
 
 def _export(
-    models: Sequence[Embedder | Detector | Own],
+    models: Sequence[Embedder | Detector | OwnNetwork],
     options: argparse.Namespace,
     given: dict[str, Path],
-    made: list[Made],
+    made: list[ExportedFile],
 ) -> int:
     """As `run`, for these models."""
     # Imported only here, so that --list and --missing do not wait for torch.
@@ -231,7 +231,7 @@ def _export(
 
     gate = artefacts.Gate(lambda: weights(YOLOV3_TINY), options.crops, options.video, options.frames or None)
 
-    def export(model: Embedder | Detector | Own) -> Iterator[Made]:
+    def export(model: Embedder | Detector | OwnNetwork) -> Iterator[ExportedFile]:
         if isinstance(model, Detector):
             return artefacts.export_detector(weights(model), options.output, gate, options.precision, options.opset)
         network = _network(model, options, weights)
@@ -242,7 +242,7 @@ def _export(
     return sum(not _succeeds(export, model, made) for model in models) + build_engines(made)
 
 
-def build_engines(made: Sequence[Made]) -> int:
+def build_engines(made: Sequence[ExportedFile]) -> int:
     """Build the engines of the exported models if there are TensorRT and a GPU; otherwise do nothing.
 
     Returns:
@@ -300,7 +300,9 @@ def write_repository(options: argparse.Namespace, names: Sequence[str]) -> int:
 
 
 def _succeeds(
-    export: Callable[[Embedder | Detector | Own], Iterator[Made]], model: Embedder | Detector | Own, made: list[Made]
+    export: Callable[[Embedder | Detector | OwnNetwork], Iterator[ExportedFile]],
+    model: Embedder | Detector | OwnNetwork,
+    made: list[ExportedFile],
 ) -> bool:
     try:
         for file in export(model):
@@ -312,7 +314,7 @@ def _succeeds(
     return True
 
 
-def _own(text: str, options: argparse.Namespace) -> Own:
+def _own(text: str, options: argparse.Namespace) -> OwnNetwork:
     is_file = text.lower().endswith(".onnx")
     if not is_file and ":" not in text:
         known = ", ".join(name for model in MODELS for name in (model.name, *model.aliases))
@@ -326,7 +328,7 @@ def _own(text: str, options: argparse.Namespace) -> Own:
         raise EdgeTrackerError(f"{name!r} is not a valid file name: only letters, digits, '.', '_' and '-' (--name)")
     if find(name) is not None:
         raise EdgeTrackerError(f"{name} is the name of a known model; choose another with --name")
-    return Own(text, name)
+    return OwnNetwork(text, name)
 
 
 def _given(entries: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
@@ -346,7 +348,7 @@ def _given(entries: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
     return given
 
 
-def _network(model: Embedder | Own, options: argparse.Namespace, weights: Callable[[Embedder], Path]) -> Network:
+def _network(model: Embedder | OwnNetwork, options: argparse.Namespace, weights: Callable[[Embedder], Path]) -> Network:
     from export import network
 
     if isinstance(model, Embedder):
@@ -380,7 +382,7 @@ def listing() -> str:
     return _columns(rows)
 
 
-def table(made: Sequence[Made]) -> str:
+def table(made: Sequence[ExportedFile]) -> str:
     """The files and how well they match their sources."""
     keys = [key for key in COLUMNS if any(key in file.figures for file in made)]
     rows = [("model", "precision", "opset", "MB", *(COLUMNS[key][0] for key in keys), "s", "file")]

@@ -37,11 +37,11 @@ NOISE_CROPS = 32
 REFERENCE_FRAMES = 8
 
 # The detector's input: letterboxed by the program, everything else is in the graph.
-PICTURE = ImageInput("images", yolov3_tiny.HEIGHT, yolov3_tiny.WIDTH, resize="letterbox")
+DETECTOR_INPUT = ImageInput("images", yolov3_tiny.HEIGHT, yolov3_tiny.WIDTH, resize="letterbox")
 
 
 @dataclass(frozen=True)
-class Made:
+class ExportedFile:
     """One exported file, as the table shows it."""
 
     name: str
@@ -93,7 +93,7 @@ def export_embedder(
     precisions: Sequence[str] = ("fp32", "fp16"),
     opset: int = 17,
     calibration: Path | None = None,
-) -> Iterator[Made]:
+) -> Iterator[ExportedFile]:
     """Export a network as an embedder.
 
     Args:
@@ -146,8 +146,8 @@ def export_embedder(
         elif precision.startswith("int8"):
             if calibration is None:
                 raise ModelError(f"{network.name}: INT8 is calibrated on your own crops: --calibration FOLDER")
-            pictures = samples.from_folder(calibration).crops
-            ranges = [batch.copy() for batch in samples.batches(pictures, prepare.image)]
+            calibrating = samples.from_folder(calibration).crops
+            ranges = [batch.copy() for batch in samples.batches(calibrating, prepare.image)]
             if precision == "int8":
                 model = graph.to_int8(full, ranges)
             else:
@@ -198,7 +198,7 @@ def _features(path: Path, crops: Sequence[Image]) -> Array:
 
 def export_detector(
     weights: Path, output: Path, gate: Gate, precisions: Sequence[str] = ("fp32", "fp16"), opset: int = 17
-) -> Iterator[Made]:
+) -> Iterator[ExportedFile]:
     """Export the default detector. Its FP32 file is compared with a plain computation in NumPy, layer by layer.
 
     Args:
@@ -243,12 +243,12 @@ def export_detector(
 def _compare_raw(layers: dict[str, yolov3_tiny.Convolution], path: Path, frames: Sequence[Image]) -> Figures:
     """Figures of the detector's raw output on some of the frames."""
     model = load_model(path, device="cpu")
-    picture = ImageBatch(PICTURE, 1)
+    batch = ImageBatch(DETECTOR_INPUT, 1)
     source, given = [], []
     for frame in frames[:: max(1, len(frames) // REFERENCE_FRAMES)]:
-        picture.put(0, frame)
-        source.append(yolov3_tiny.reference(layers, picture.tensor(1)[0]))
-        given.append(model.run({PICTURE.name: picture.tensor(1)})[0][0])
+        batch.put(0, frame)
+        source.append(yolov3_tiny.reference(layers, batch.tensor(1)[0]))
+        given.append(model.run({DETECTOR_INPUT.name: batch.tensor(1)})[0][0])
     model.close()
     return parity.compare_boxes(source, given)
 
@@ -258,7 +258,7 @@ def _detector_manifest(model: onnx.ModelProto, precision: str, source: dict[str,
         name=YOLOV3_TINY.name,
         task="detector",
         network=YOLOV3_TINY.network,
-        input=PICTURE,
+        input=DETECTOR_INPUT,
         output="detections",
         preprocessing="uint8 BGR to float RGB, NHWC to NCHW, pixel / 255",
         detector_format="yolov5",
@@ -270,7 +270,9 @@ def _detector_manifest(model: onnx.ModelProto, precision: str, source: dict[str,
     )
 
 
-def _write(model: onnx.ModelProto, manifest: ModelManifest, output: Path, figures: Figures, seconds: float) -> Made:
+def _write(
+    model: onnx.ModelProto, manifest: ModelManifest, output: Path, figures: Figures, seconds: float
+) -> ExportedFile:
     """Put a model and its manifest in place."""
     path = file_of(output, manifest.name, manifest.precision)
     graph.stamp(model, manifest)
@@ -278,4 +280,4 @@ def _write(model: onnx.ModelProto, manifest: ModelManifest, output: Path, figure
     with atomic_path(path.with_suffix(".json")) as text, atomic_path(path) as partial:
         text.write_text(manifest.to_json(indent=2) + "\n", encoding="utf-8")
         onnx.save(model, partial)
-    return Made(manifest.name, manifest.precision, path, manifest.opset, figures, seconds)
+    return ExportedFile(manifest.name, manifest.precision, path, manifest.opset, figures, seconds)

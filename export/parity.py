@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edge_tracker import EdgeDeepSort
 from edge_tracker.detection import Detections
 from edge_tracker.errors import EdgeTrackerError
-from export.samples import Array, Boxes
+from export.samples import Array, FrameBoxes
 
 Figures = dict[str, float]
 
@@ -100,7 +100,7 @@ def _likeness(unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return likeness
 
 
-def track(frames: Sequence[Boxes], features: Array) -> dict[tuple[int, int], int]:
+def track(frames: Sequence[FrameBoxes], features: Array) -> dict[tuple[int, int], int]:
     """Follow the objects of a video by their features.
 
     Returns:

@@ -24,7 +24,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Boxes:
+class FrameBoxes:
     """The detections of one frame that have a crop: ltwh (M, 4), confidence (M,), class_id (M,)."""
 
     ltwh: Array
@@ -44,7 +44,7 @@ class Samples:
 
     origin: str
     crops: tuple[Image, ...]
-    frames: tuple[Boxes, ...] = ()
+    frames: tuple[FrameBoxes, ...] = ()
 
     def some(self, count: int) -> npt.NDArray[np.int64]:
         """Indices of at most `count` crops, evenly spread."""
@@ -77,7 +77,7 @@ def from_video(video: Path, detector: Path, limit: int | None) -> Samples:
     finder = Detector(detector, classes=["person"], device="cpu")
     cutter = CropCutter()
     crops: list[Image] = []
-    frames: list[Boxes] = []
+    frames: list[FrameBoxes] = []
     try:
         for frame in frames_of(video, limit):
             found = finder.detect(frame)
@@ -85,7 +85,7 @@ def from_video(video: Path, detector: Path, limit: int | None) -> Samples:
             for index, crop in cutter.cut(frame, whole_boxes(found.ltwh)):
                 kept.append(index)
                 crops.append(crop.copy())
-            frames.append(Boxes(found.ltwh[kept], found.confidence[kept], found.class_id[kept]))
+            frames.append(FrameBoxes(found.ltwh[kept], found.confidence[kept], found.class_id[kept]))
     finally:
         finder.close()
     if not crops:
@@ -114,13 +114,13 @@ def from_folder(folder: Path) -> Samples:
 def noise(count: int, height: int, width: int) -> list[Image]:
     """Images of random pixels, from fine grain to large blots; the same ones each time."""
     random = np.random.default_rng(0)
-    pictures: list[Image] = []
+    images: list[Image] = []
     for i in range(count):
         grain = 2 ** (i % 6)
         coarse = random.integers(0, 256, (-(-height // grain), -(-width // grain), 3), np.uint8)
-        picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        pictures.append(picture.astype(np.uint8, copy=False))
-    return pictures
+        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        images.append(image.astype(np.uint8, copy=False))
+    return images
 
 
 def batches(crops: Sequence[Image], image: ImageInput) -> Iterator[npt.NDArray[Any]]:

@@ -123,7 +123,7 @@ class Stream(nn.Module):
         return self.layers(x)
 
 
-class Gate(nn.Module):
+class ChannelGate(nn.Module):
     """The aggregation gate: weighs each channel of a stream by the content of the whole image. All streams share it."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -160,7 +160,7 @@ class Block(nn.Module):
             self.conv2b = _lite_convs(middle, STREAMS[1])
             self.conv2c = _lite_convs(middle, STREAMS[2])
             self.conv2d = _lite_convs(middle, STREAMS[3])
-        self.gate = Gate(middle)
+        self.gate = ChannelGate(middle)
         self.conv3 = Conv(middle, outputs, norm=None if norm == "inside" else nn.BatchNorm2d, relu=False)
         self.downsample = Conv(inputs, outputs, relu=False) if inputs != outputs else nn.Identity()
         if norm:

@@ -45,27 +45,27 @@ def calibrate(network: nn.Module, run: Callable[[Tensor], object], height: int, 
         run: called once with images, float (8, 3, height, width); runs the layers that need statistics.
         height, width: pixels; may be smaller than the real input.
     """
-    pictures = made_up_pictures(height, width, seed)
+    images = synthetic_images(height, width, seed)
     layers = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momentum = [layer.momentum for layer in layers]
     network.train()
     for layer in layers:
         layer.momentum = 1.0
     with torch.no_grad():
-        run(pictures)
+        run(images)
     for layer, before in zip(layers, momentum, strict=True):
         layer.momentum = before
     network.eval()
 
 
-def made_up_pictures(height: int, width: int, seed: int) -> Tensor:
+def synthetic_images(height: int, width: int, seed: int) -> Tensor:
     """Normalised images, float (8, 3, height, width): blobs of every size, of many contrasts and colours."""
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.zeros(8, 3, height, width)
+    images = torch.zeros(8, 3, height, width)
     cells = 2
     while cells <= max(height, width) // 8:
         noise = torch.randn(8, 3, cells, cells, generator=generator)
         noise *= torch.rand(8, 1, 1, 1, generator=generator) * 1.5
-        pictures += nn.functional.interpolate(noise, (height, width), mode="bilinear")
+        images += nn.functional.interpolate(noise, (height, width), mode="bilinear")
         cells *= 2
-    return (pictures + torch.randn(8, 3, 1, 1, generator=generator)).clamp(-2, 2.5)
+    return (images + torch.randn(8, 3, 1, 1, generator=generator)).clamp(-2, 2.5)
