@@ -10,7 +10,7 @@ from edge_tracker.app.run.progress import progress as shown
 
 
 @dataclass
-class Standing:
+class BatchProgress:
     """The progress of a batch.
 
     Attributes:
@@ -50,8 +50,8 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Standing], None]]:
+def progress() -> Iterator[Callable[[BatchProgress], None]]:
     """A function that shows the progress of the batch, until the block ends."""
     shape = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
     with shown(total=1, bar_format=shape) as show:
-        yield lambda standing: show(standing.share, str(standing), f"{100 * standing.share:.0f} %: {standing}")
+        yield lambda progress: show(progress.share, str(progress), f"{100 * progress.share:.0f} %: {progress}")

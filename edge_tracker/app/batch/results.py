@@ -66,7 +66,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-class Difference(Saved):
+class CutDifference(Saved):
     """The changes of a video's identities by cutting it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Record(Saved):
         video: the video's path.
         sha256: the hash of its content.
         stamp: the stamp of its file when it was hashed.
-        key: `Settings.key`.
+        key: `BatchSettings.key`.
         frames, tracks: number of frames processed, and of identities reported.
         seconds: time spent, summed over all segments.
         segments: number of segments; 1 for a whole video.
@@ -111,7 +111,7 @@ class Record(Saved):
     segments: int = 1
     warnings: list[str]
     outputs: dict[str, int]
-    difference: Difference | None = None
+    difference: CutDifference | None = None
 
 
 @dataclass(frozen=True)

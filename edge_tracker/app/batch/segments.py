@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_tracker.app.batch.results import Difference
+from edge_tracker.app.batch.results import CutDifference
 from edge_tracker.app.batch.settings import Cut
 from edge_tracker.tracking.assignment import iou, match_pairs
 
@@ -41,22 +41,22 @@ class Part:
     jsonl: Path | None
 
 
-class Rows(NamedTuple):
+class ResultRows(NamedTuple):
     """The boxes of a result, in order of frames: (R,) frames and identities, (R, 4) left, top, width, height."""
 
     frames: np.ndarray
     ids: np.ndarray
     boxes: np.ndarray
 
-    def since(self, frame: int) -> Rows:
+    def since(self, frame: int) -> ResultRows:
         """The rows from a frame on."""
         k = int(np.searchsorted(self.frames, frame))
-        return Rows(self.frames[k:], self.ids[k:], self.boxes[k:])
+        return ResultRows(self.frames[k:], self.ids[k:], self.boxes[k:])
 
-    def before(self, frame: int) -> Rows:
+    def before(self, frame: int) -> ResultRows:
         """The rows before a frame."""
         k = int(np.searchsorted(self.frames, frame))
-        return Rows(self.frames[:k], self.ids[:k], self.boxes[:k])
+        return ResultRows(self.frames[:k], self.ids[:k], self.boxes[:k])
 
 
 def cut_into(frames: int | None, fps: float | None, cut: Cut, every: int) -> list[Segment]:
@@ -79,15 +79,15 @@ def cut_into(frames: int | None, fps: float | None, cut: Cut, every: int) -> lis
     return segments
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> ResultRows:
     """The boxes of a MOT file that this program wrote."""
     if path.stat().st_size == 0:
-        return Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
+        return ResultRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
     values = np.loadtxt(path, delimiter=",", usecols=range(6), ndmin=2)
-    return Rows(values[:, 0].astype(np.int64), values[:, 1].astype(np.int64), np.ascontiguousarray(values[:, 2:]))
+    return ResultRows(values[:, 0].astype(np.int64), values[:, 1].astype(np.int64), np.ascontiguousarray(values[:, 2:]))
 
 
-def _covered(one: Rows, other: Rows) -> Iterator[tuple[int, int, float]]:
+def _covered(one: ResultRows, other: ResultRows) -> Iterator[tuple[int, int, float]]:
     """The pairs of boxes that overlap, frame by frame: the rows of both, and their IoU."""
     begins = np.searchsorted(other.frames, one.frames, "left").tolist()
     ends = np.searchsorted(other.frames, one.frames, "right").tolist()
@@ -98,7 +98,7 @@ def _covered(one: Rows, other: Rows) -> Iterator[tuple[int, int, float]]:
                 yield k, n, overlap
 
 
-def correspondence(one: Rows, other: Rows) -> dict[int, int]:
+def correspondence(one: ResultRows, other: ResultRows) -> dict[int, int]:
     """The identities of `other` that correspond to those of `one`, over the frames of both.
 
     The correspondence is one-to-one, with the largest sum of IoU over the frames; pairs of boxes below `LEAST_IOU` do
@@ -186,7 +186,7 @@ def _renumbered_jsonl(path: Path, begin: int, names: Mapping[int, int]) -> Itera
                 yield json.dumps(record, separators=(",", ":")) + "\n"
 
 
-def compare(uncut: Path, cut: Path) -> Difference:
+def compare(uncut: Path, cut: Path) -> CutDifference:
     """The changes by cutting, from the MOT files of a video tracked whole and cut.
 
     The identities of the two correspond as in `correspondence`, over all frames. IDF1 is that of Ristani et al.
@@ -210,4 +210,4 @@ def compare(uncut: Path, cut: Path) -> Difference:
     whole = sum(agreeing[id] == boxes[id] == other_boxes[theirs] for id, theirs in theirs_of.items())
     total = len(one.ids) + len(other.ids)
     idf1 = 200 * sum(agreeing.values()) / total if total else 100.0
-    return Difference(uncut=len(boxes), cut=len(other_boxes), whole=whole, switches=switches, idf1=round(idf1, 2))
+    return CutDifference(uncut=len(boxes), cut=len(other_boxes), whole=whole, switches=switches, idf1=round(idf1, 2))

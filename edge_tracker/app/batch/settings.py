@@ -44,7 +44,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchSettings:
     """The settings that apply to each video.
 
     Attributes:
@@ -65,7 +65,7 @@ class Settings:
         return named or {"mot": DEFAULT_MOT}
 
 
-def settings_of(config: Config, cut: Cut | None) -> Settings:
+def settings_of(config: Config, cut: Cut | None) -> BatchSettings:
     """The settings of a batch from a valid configuration.
 
     Raises:
@@ -91,7 +91,7 @@ def settings_of(config: Config, cut: Cut | None) -> Settings:
     resolved = config.model_copy(
         update={name: getattr(config, name).model_copy(update=update) for name, update in sections.items()}
     )
-    return Settings(resolved, cut, _key(resolved, cut, models), tuple(_ignored(config)))
+    return BatchSettings(resolved, cut, _key(resolved, cut, models), tuple(_ignored(config)))
 
 
 def _check_cut(config: Config, cut: Cut) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from edge_tracker.app.batch.inputs import Video, printable
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
 from edge_tracker.app.batch.segments import Part, Segment, cut_into
-from edge_tracker.app.batch.settings import DEFAULT_MOT, Settings
+from edge_tracker.app.batch.settings import DEFAULT_MOT, BatchSettings
 from edge_tracker.app.batch.worker import Examined, Failed, Joined, Tracked
 from edge_tracker.errors import OutputError
 
@@ -58,7 +58,12 @@ class Task:
     """
 
     def __init__(
-        self, video: Video, settings: Settings, results: Results, known: Record | None = None, compare: bool = False
+        self,
+        video: Video,
+        settings: BatchSettings,
+        results: Results,
+        known: Record | None = None,
+        compare: bool = False,
     ) -> None:
         self.video, self.kept = video, False
         self.result: Record | Failure | None = None
@@ -231,7 +236,7 @@ def _other_than(name: str, taken: dict[str, str]) -> str:
 
 
 def tasks_for(
-    videos: list[Video], settings: Settings, results: Results, compare: bool
+    videos: list[Video], settings: BatchSettings, results: Results, compare: bool
 ) -> Iterator[tuple[Video, Task | Record]]:
     """For each video its task, or its record if it is finished already.
 

@@ -20,7 +20,7 @@ import cv2
 
 from edge_tracker import __version__
 from edge_tracker.app.batch.inputs import printable
-from edge_tracker.app.batch.results import Difference, Stamp, sha256_of, stamp_of
+from edge_tracker.app.batch.results import CutDifference, Stamp, sha256_of, stamp_of
 from edge_tracker.app.batch.segments import Part, compare, join
 from edge_tracker.app.batch.settings import NO_FILES
 from edge_tracker.app.config.schema import Config
@@ -80,14 +80,14 @@ class Joined:
     """The parts of a video were joined into one result."""
 
     tracks: int
-    difference: Difference | None
+    difference: CutDifference | None
 
 
 class BatchWorker:
     """One of the processes that track.
 
     Args:
-        config: `Settings.config`, as plain data.
+        config: `BatchSettings.config`, as plain data.
         version: the version of the program that started it.
         threads: CPU threads for a model, if the configuration does not set them.
     """

@@ -25,7 +25,7 @@ class _Object(Saved):
     seen: float
 
 
-class _SavedState(Saved):
+class _SavedObjects(Saved):
     objects: dict[int, _Object]
 
 
@@ -106,7 +106,7 @@ class ObjectEvents:
 
     def state(self) -> dict[str, Any]:
         """The state with which a later run can continue, as plain JSON."""
-        return _SavedState.model_construct(objects=self._objects).model_dump(mode="json")
+        return _SavedObjects.model_construct(objects=self._objects).model_dump(mode="json")
 
     def load(self, state: Any) -> None:
         """Continue from `state()`, before the first frame.
@@ -114,7 +114,7 @@ class ObjectEvents:
         Objects that are still tracked continue, without another `new`; the others get their `end` in the first frame.
         Anything but such a state is logged and changes nothing.
         """
-        saved = parse_saved(_SavedState, state, "objects")
+        saved = parse_saved(_SavedObjects, state, "objects")
         if saved is None:
             return
         self._objects, self._reported = dict(saved.objects), {}

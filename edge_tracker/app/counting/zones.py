@@ -98,7 +98,7 @@ class _SavedLine(Saved):
     stood: dict[int, tuple[float, float]]
 
 
-class _SavedState(Saved):
+class _SavedCounts(Saved):
     zones: dict[str, _SavedZone]
     lines: dict[str, _SavedLine]
 
@@ -186,7 +186,7 @@ class ZoneMonitor:
     def state(self) -> dict[str, Any]:
         """The state with which a later run can continue, as plain JSON."""
         now = self._time or 0.0
-        return _SavedState(
+        return _SavedCounts(
             zones={
                 name: _SavedZone(
                     counts=dict(zone.counts),
@@ -211,7 +211,7 @@ class ZoneMonitor:
         they were, and those whose tracks did not survive leave in the first frame. The time between the runs does not
         count as dwell. Anything but such a state is logged and changes nothing.
         """
-        saved = parse_saved(_SavedState, state, "counts of zones and lines")
+        saved = parse_saved(_SavedCounts, state, "counts of zones and lines")
         if saved is None:
             return
         for name, zone in self._zones.items():

@@ -71,7 +71,7 @@ def interruptibly(call: Callable[[], T]) -> T:
     return results[0]
 
 
-class Camera(Protocol):
+class Stream(Protocol):
     """An opened stream.
 
     Attributes:
@@ -224,7 +224,7 @@ class LiveSource:
 
     def __init__(
         self,
-        opener: Callable[[], Camera],
+        opener: Callable[[], Stream],
         name: str,
         fps: float | None = None,
         wait: bool = False,
@@ -399,7 +399,7 @@ class LiveSource:
                 connection.over = True
             self._changed.notify_all()
 
-    def _take(self, connection: _Connection, camera: Camera) -> bool:
+    def _take(self, connection: _Connection, camera: Stream) -> bool:
         """Read one frame and store it for the pipeline. False at the end."""
         image = camera.read()
         arrival, wall = time.monotonic(), time.time()

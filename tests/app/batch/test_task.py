@@ -8,7 +8,7 @@ import pytest
 
 from edge_tracker.app.batch.inputs import Video
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
-from edge_tracker.app.batch.settings import Cut, Settings
+from edge_tracker.app.batch.settings import BatchSettings, Cut
 from edge_tracker.app.batch.task import ATTEMPTS, Task, tasks_for
 from edge_tracker.app.batch.worker import BatchWorker, Examined, Failed, Tracked
 from edge_tracker.app.config.schema import Config
@@ -22,8 +22,8 @@ def video(tmp_path):
     return Video(path, PurePath("a.mp4"))
 
 
-def settings(cut: Cut | None = None, key: str = "k") -> Settings:
-    return Settings(Config(), cut, key, ())
+def settings(cut: Cut | None = None, key: str = "k") -> BatchSettings:
+    return BatchSettings(Config(), cut, key, ())
 
 
 def examined(video: Video, sha256: str = "ab" * 32) -> Examined:
@@ -110,7 +110,7 @@ def test_answers_after_a_failure_change_nothing(video, results):
     assert task.result == Failure("it is bad", "ab" * 32)
 
 
-def first(video: Video, results: Results, given: Settings, compare: bool = False) -> Task | Record:
+def first(video: Video, results: Results, given: BatchSettings, compare: bool = False) -> Task | Record:
     ((_, what),) = tasks_for([video], given, results, compare)
     return what
 
