@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 from edge_tracker.track import ClassNames, Detection, Track
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks
 from edge_tracker.tracking.detections import Given, Scene
 from edge_tracker.tracking.method import Embeds, Method
@@ -88,7 +88,7 @@ class ObjectTracker:
     @property
     def tracks(self) -> list[Track]:
         """The live tracks in order of birth."""
-        return self._grown(Payload()).copy()
+        return self._grown(NO_PAYLOAD).copy()
 
     def track_id(self, number: int) -> str:
         """The id that callers see for an id of the table."""
@@ -219,8 +219,9 @@ class ObjectTracker:
     def _step_by_hooks(self, given: Given, dt: float, payload: Payload, embeds: Embeds | None) -> None:
         """`Method.step`, but predicting and updating through the methods that the caller's class overrides."""
         scene = self.core.prepare(given, embeds)
-        tracks = self._grown(Payload()).copy()
+        tracks = self._grown(NO_PAYLOAD).copy()
         self.kf.dt = dt
+        self.table.unmatch()
         for track in tracks:
             track.predict(self.kf)
         self.core.match(scene, dt, embeds)

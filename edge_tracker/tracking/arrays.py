@@ -13,6 +13,8 @@ import numpy as np
 
 from edge_tracker.tracking.jit import jit
 
+NONE = -1  # the place of what is nowhere
+
 Floats: TypeAlias = np.ndarray
 Ints: TypeAlias = np.ndarray
 Bools: TypeAlias = np.ndarray
@@ -23,12 +25,13 @@ Record: TypeAlias = np.void
 
 
 def extended(base: np.dtype, fields: Sequence[Any]) -> np.dtype:
-    """A structured dtype with more fields, as `np.dtype` takes them, before those of another one.
+    """A structured dtype with more fields, as `np.dtype` takes them, after the first of those of another one.
 
-    Before, since Numba takes a record that begins with all fields of another one for that other one, with a warning.
+    Not at the end, since Numba takes a record that begins with all fields of another one for that other one.
     """
     assert base.names is not None
-    return np.dtype([*fields, *((name, base[name]) for name in base.names)], align=True)
+    first, *rest = ((name, base[name]) for name in base.names)
+    return np.dtype([first, *fields, *rest], align=True)
 
 
 def as_record(values: Mapping[str, Any]) -> Record:
@@ -39,11 +42,11 @@ def as_record(values: Mapping[str, Any]) -> Record:
 
 
 @jit
-def filled(count: int, value: int) -> Ints:
-    """(count,) int64 of one value."""
+def nones(count: int) -> Ints:
+    """(count,) int64 of NONE."""
     values = np.empty(count, dtype=np.int64)
     for i in range(count):
-        values[i] = value
+        values[i] = NONE
     return values
 
 
@@ -89,7 +92,10 @@ def first_from(ascending_values: Floats, least: float) -> int:
 
 @jit
 def pushed(values: np.ndarray, count: int, value: float) -> np.ndarray:
-    """Values (N,) with one more at place `count`; in a larger array if this one is full."""
+    """Values (N,) with one more at place `count`; in a larger array if this one is full.
+
+    `count` is to start as `np.int64(0)`: for a literal 0 Numba would compile another form of this function.
+    """
     if count == values.shape[0]:
         larger = np.empty(2 * count + 16, dtype=values.dtype)
         for i in range(count):

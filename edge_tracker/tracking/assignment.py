@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Bools, Floats, Ints, filled
+from edge_tracker.tracking.arrays import NONE, Bools, Floats, Ints, nones
 from edge_tracker.tracking.jit import jit
-
-NONE = -1
 
 
 @jit
@@ -42,8 +40,8 @@ def solve(cost: Floats) -> Ints:
     n_rows, n_columns = cost.shape
     row_price = np.zeros(n_rows)
     column_price = np.zeros(n_columns)
-    row_of = filled(n_columns, NONE)
-    column_of = filled(n_rows, NONE)
+    row_of = nones(n_columns)
+    column_of = nones(n_rows)
     came_from = np.empty(n_columns, dtype=np.int64)
     distance = np.empty(n_columns)
     reached = np.empty(n_columns, dtype=np.bool_)
@@ -106,24 +104,26 @@ class _Component(NamedTuple):
 @jit
 def _collect(first: int, graph: _Graph, found: _Component) -> tuple[int, int]:
     """Write the rows and columns connected to row `first` into `found`; returns how many of each."""
-    found.rows[0] = first
-    found.row_seen[first] = True
+    starts, columns, column_starts, column_rows = graph
+    found_rows, found_columns, row_seen, column_seen = found
+    found_rows[0] = first
+    row_seen[first] = True
     n_rows, n_columns, at = 1, 0, 0
     while at < n_rows:
-        row = found.rows[at]
+        row = found_rows[at]
         at += 1
-        for e in range(graph.starts[row], graph.starts[row + 1]):
-            column = graph.columns[e]
-            if found.column_seen[column]:
+        for e in range(starts[row], starts[row + 1]):
+            column = columns[e]
+            if column_seen[column]:
                 continue
-            found.column_seen[column] = True
-            found.columns[n_columns] = column
+            column_seen[column] = True
+            found_columns[n_columns] = column
             n_columns += 1
-            for f in range(graph.column_starts[column], graph.column_starts[column + 1]):
-                other = graph.column_rows[f]
-                if not found.row_seen[other]:
-                    found.row_seen[other] = True
-                    found.rows[n_rows] = other
+            for f in range(column_starts[column], column_starts[column + 1]):
+                other = column_rows[f]
+                if not row_seen[other]:
+                    row_seen[other] = True
+                    found_rows[n_rows] = other
                     n_rows += 1
     return n_rows, n_columns
 
@@ -166,8 +166,8 @@ def match_pairs(starts: Ints, columns: Ints, costs: Floats, n_columns: int, forb
         (R,) int64, the column matched to each row, or -1.
     """
     n_rows = starts.shape[0] - 1
-    matched = filled(n_rows, NONE)
-    column_starts = filled(n_columns + 1, 0)
+    matched = nones(n_rows)
+    column_starts = np.zeros(n_columns + 1, dtype=np.int64)
     for e in range(starts[n_rows]):
         column_starts[columns[e] + 1] += 1
     competing = 0
@@ -188,20 +188,21 @@ def match_pairs(starts: Ints, columns: Ints, costs: Floats, n_columns: int, forb
         np.zeros(n_rows, dtype=np.bool_),
         np.zeros(n_columns, dtype=np.bool_),
     )
+    found_rows, found_columns, row_seen, _ = found
     place = np.empty(n_columns, dtype=np.int64)
     for first in range(n_rows):
-        if found.row_seen[first] or matched[first] != NONE or starts[first] == starts[first + 1]:
+        if row_seen[first] or matched[first] != NONE or starts[first] == starts[first + 1]:
             continue
         r, c = _collect(first, graph, found)
         for j in range(c):
-            place[found.columns[j]] = j
+            place[found_columns[j]] = j
         tall = r > c  # `solve` wants no more rows than columns
         cost = np.empty((c, r) if tall else (r, c))
         for i in range(cost.shape[0]):
             for j in range(cost.shape[1]):
                 cost[i, j] = forbidden
         for i in range(r):
-            for e in range(starts[found.rows[i]], starts[found.rows[i] + 1]):
+            for e in range(starts[found_rows[i]], starts[found_rows[i] + 1]):
                 j = place[columns[e]]
                 if tall:
                     cost[j, i] = min(costs[e], forbidden)
@@ -211,7 +212,7 @@ def match_pairs(starts: Ints, columns: Ints, costs: Floats, n_columns: int, forb
         for k in range(answer.shape[0]):
             if cost[k, answer[k]] < forbidden:
                 if tall:
-                    matched[found.rows[answer[k]]] = found.columns[k]
+                    matched[found_rows[answer[k]]] = found_columns[k]
                 else:
-                    matched[found.rows[k]] = found.columns[answer[k]]
+                    matched[found_rows[k]] = found_columns[answer[k]]
     return matched

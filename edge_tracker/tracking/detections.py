@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.arrays import Floats, Ints, Record, Table, ascending
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Floats, Ints, Table, ascending
 from edge_tracker.tracking.gallery import feature_norm
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.tables import NO_CLASS
@@ -18,7 +17,7 @@ from edge_tracker.tracking.tables import NO_CLASS
 #   that measures something else replaces it.
 #   confidence: NaN for unknown. norm: length of its feature, 0 for no appearance.
 #   origin: its place in the caller's order.
-#   by_x: not of this detection: the place of the one that is so many-th from the left.
+#   taken: a track has it. by_x: not of this detection: the place of the one that is so many-th from the left.
 DETECTION = np.dtype(
     [
         ("measured", "f8", 4),
@@ -28,6 +27,7 @@ DETECTION = np.dtype(
         ("class_id", "i8"),
         ("by_x", "i8"),
         ("ltwh", "f4", 4),
+        ("taken", "?"),
     ],
     align=True,
 )
@@ -73,20 +73,6 @@ class Scene(NamedTuple):
     features: Floats
 
 
-class Checks(NamedTuple):
-    """Which detections are left out.
-
-    Attributes:
-        max_overlap: share of a detection's area that one of higher confidence may cover; 1 for no suppression.
-        whole_pixels: take the last pixel of a box as part of it when areas are compared, as deep-sort-realtime does.
-        drop_invalid: leave out detections with NaN or infinite values, instead of refusing the frame.
-    """
-
-    max_overlap: float
-    whole_pixels: bool
-    drop_invalid: bool
-
-
 @jit
 def _covers(box: Floats, other: Floats, share: float, whole_pixels: bool) -> bool:
     """True if a box (4,) float32 ltwh covers more than a share of another one's area.
@@ -105,7 +91,7 @@ def _covers(box: Floats, other: Floats, share: float, whole_pixels: bool) -> boo
     return (width + one) * (height + one) / area > np.float32(share)
 
 
-@jit
+@jit(phase=True)
 def suppress(detections: Table, max_overlap: float, whole_pixels: bool) -> int:
     """Non-maximum suppression as deep-sort-realtime does it; changes the order of no detections that stay.
 
@@ -115,7 +101,7 @@ def suppress(detections: Table, max_overlap: float, whole_pixels: bool) -> int:
     Args:
         detections: (M,) DETECTION; those that stay are moved to the front.
         max_overlap: share of a box's area, 0 to 1.
-        whole_pixels: see `Checks`.
+        whole_pixels: take the last pixel of a box as part of it when areas are compared, as deep-sort-realtime does.
 
     Returns:
         The number of detections that stay.
@@ -142,27 +128,28 @@ def suppress(detections: Table, max_overlap: float, whole_pixels: bool) -> int:
 
 
 @jit(phase=True)
-def prepare(detections: Table, given: Given, checks: Record) -> tuple[int, int, int]:
-    """Check the detections of a frame, leave out boxes without area, suppress non-maxima, convert.
+def prepare(detections: Table, given: Given, drop_invalid: bool) -> tuple[int, int, int]:
+    """Check the detections of a frame, leave out boxes without area, convert.
 
     Args:
         detections: (M,) DETECTION; the first K are written.
         given: the detections.
-        checks: a record of `Checks`.
+        drop_invalid: leave out detections with NaN or infinite values, instead of refusing the frame.
 
     Returns:
         K; OK or the complaint; and the detection that it is about.
     """
+    ltwh, confidence, class_ids, features = given
     complaint, blamed, k = OK, NONE, 0
     two = np.float32(2.0)
-    for j in range(given.ltwh.shape[0]):
+    for j in range(ltwh.shape[0]):
         wrong = OK
         detection = detections[k]
         box, measured = detection["ltwh"], detection["measured"]
         total = 0.0
         for c in range(4):
-            box[c] = given.ltwh[j, c]
-            total += given.ltwh[j, c]
+            box[c] = ltwh[j, c]
+            total += ltwh[j, c]
         if (box[2] <= 0.0 or box[3] <= 0.0) and np.isfinite(total):
             continue
         measured[0] = box[0] + box[2] / two
@@ -176,33 +163,52 @@ def prepare(detections: Table, given: Given, checks: Record) -> tuple[int, int, 
         detection["confidence"] = np.nan
         detection["class_id"] = NO_CLASS
         detection["norm"] = 0.0
-        if given.confidence.shape[0] > 0:
-            detection["confidence"] = given.confidence[j]
-            if not np.isfinite(given.confidence[j]):
+        detection["taken"] = False
+        if confidence.shape[0] > 0:
+            detection["confidence"] = confidence[j]
+            if not np.isfinite(confidence[j]):
                 wrong = BAD_CONFIDENCE
-        if given.class_ids.shape[0] > 0:
-            detection["class_id"] = given.class_ids[j]
-        if given.features.shape[0] > 0:
-            norm = feature_norm(given.features[j])
+        if class_ids.shape[0] > 0:
+            detection["class_id"] = class_ids[j]
+        if features.shape[0] > 0:
+            norm = feature_norm(features, j)
             detection["norm"] = norm
             if not np.isfinite(norm):
                 wrong = BAD_FEATURE
         if wrong != OK:
-            if checks["drop_invalid"]:
+            if drop_invalid:
                 continue
             if complaint == OK:
                 complaint, blamed = wrong, j
         k += 1
-    if checks["max_overlap"] < 1.0 and k > 1:
-        k = suppress(detections[:k], checks["max_overlap"], checks["whole_pixels"])
     return k, complaint, blamed
+
+
+@jit
+def sort_by_x(detections: Table) -> None:
+    """Find the order of the detections (K,) from left to right: field `by_x`."""
+    x = np.empty(detections.shape[0])
+    for k in range(x.shape[0]):
+        x[k] = detections[k]["measured"][0]
+    order = ascending(x)
+    for k in range(x.shape[0]):
+        detections[k]["by_x"] = order[k]
+
+
+@jit
+def sorted_by_x(detections: Table) -> Floats:
+    """The centres' x (K,) of the detections in ascending order; their order must be known."""
+    x = np.empty(detections.shape[0])
+    for at in range(x.shape[0]):
+        x[at] = detections[detections[at]["by_x"]]["measured"][0]
+    return x
 
 
 @jit
 def measure(detections: Table, features: Floats) -> None:
     """Write the lengths of features (M, D) that came after `prepare` into detections (K,); inf for an invalid one."""
     for k in range(detections.shape[0]):
-        detections[k]["norm"] = feature_norm(features[detections[k]["origin"]])
+        detections[k]["norm"] = feature_norm(features, detections[k]["origin"])
 
 
 def complain(complaint: int, blamed: int) -> None:

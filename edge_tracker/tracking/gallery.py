@@ -22,12 +22,12 @@ BLOCK_ROWS = 16
 LEAST_LENGTH, MOST_LENGTH = 1e-30, float(np.finfo(np.float32).max)
 
 # One queue: its ends, rows of the pool or NO_ROW, and how many rows it holds.
-QUEUE = np.dtype([("newest", "i4"), ("oldest", "i4"), ("held", "i4")], align=True)
+QUEUE = np.dtype([("newest", "i8"), ("oldest", "i8"), ("held", "i8")], align=True)
 EMPTY_QUEUE = np.array((NO_ROW, NO_ROW, 0), dtype=QUEUE)
 
 # The links of a block: the next newer and the next older block of the same queue; of a free block, `newer` is the next
 # free one.
-BLOCK = np.dtype([("newer", "i4"), ("older", "i4")], align=True)
+BLOCK = np.dtype([("newer", "i8"), ("older", "i8")], align=True)
 
 # The free blocks: the first of them and their number.
 FREE = np.dtype([("first", "i8"), ("count", "i8")], align=True)
@@ -73,28 +73,32 @@ def make_gallery(blocks: int, dimension: int, old: Gallery | None = None) -> Gal
     return gallery
 
 
+# Numba counts each view of an array, and each array taken out of a named tuple, as a reference, which costs more than
+# much of what is done with it: so a feature is row k of an array, and loops take what they need out of tuples first.
+
+
 # Reordering a sum is what lets the compiler use vector instructions; NaN and infinity must still come through.
 @jit(fastmath={"reassoc", "contract", "nsz"})
-def dot(a: Floats, b: Floats) -> float:
-    """Inner product of two features (D,) float32."""
+def dot(a: Floats, i: int, b: Floats, j: int) -> float:
+    """Inner product of row i of `a` and row j of `b`, both (., D) float32."""
     total: Any = np.float32(0.0)
-    for d in range(a.shape[0]):
-        total += a[d] * b[d]
+    for d in range(a.shape[1]):
+        total += a[i, d] * b[j, d]
     return total
 
 
 @jit
-def feature_norm(feature: Floats) -> float:
-    """Length of a feature (D,) float32, also where its square over- or underflows float32.
+def feature_norm(features: Floats, k: int) -> float:
+    """Length of the k-th of the features (M, D) float32, also where its square over- or underflows float32.
 
     0, no appearance, if it is next to nothing; inf if float32 cannot hold it or the feature has NaN or inf.
     """
-    square = dot(feature, feature)
+    square = dot(features, k, features, k)
     if square > np.float32(1e-30) and square < np.float32(1e30):
         return float(np.sqrt(square))
     wide = 0.0
-    for d in range(feature.shape[0]):
-        wide += np.float64(feature[d]) * np.float64(feature[d])  # Numba's float() would leave it float32
+    for d in range(features.shape[1]):
+        wide += np.float64(features[k, d]) * np.float64(features[k, d])  # Numba's float() would leave it float32
     length = np.sqrt(wide)
     if length < LEAST_LENGTH:
         return 0.0
@@ -135,13 +139,14 @@ def _drop_oldest(gallery: Gallery, queue: Record) -> None:
 
 
 @jit
-def append(gallery: Gallery, queue: Record, feature: Floats, norm: float, budget: int) -> None:
+def append(gallery: Gallery, queue: Record, features: Floats, k: int, norm: float, budget: int) -> None:
     """Put a feature into a queue; beyond the budget it replaces the oldest.
 
     Args:
         gallery: the pool; it must have a free block.
         queue: QUEUE; changed.
-        feature: (D,) float32.
+        features: (M, D) float32; the feature is the k-th.
+        k: its place.
         norm: its length, greater than 0.
         budget: rows a queue may hold; 0 for no limit.
     """
@@ -161,16 +166,15 @@ def append(gallery: Gallery, queue: Record, feature: Floats, norm: float, budget
     queue["newest"] = row
     queue["held"] += 1
     gallery.norm[row] = norm
-    scale = np.float32(1.0 / norm)
-    unit = gallery.unit[row]
-    for d in range(feature.shape[0]):
-        unit[d] = feature[d] * scale
+    unit, scale = gallery.unit, np.float32(1.0 / norm)
+    for d in range(features.shape[1]):
+        unit[row, d] = features[k, d] * scale
 
 
 @jit
-def append_unit(gallery: Gallery, queue: Record, unit: Floats, norm: float, budget: int) -> None:
-    """`append` a feature (D,) that has length 1 already, and keep the length that it had before."""
-    append(gallery, queue, unit, 1.0, budget)
+def append_unit(gallery: Gallery, queue: Record, unit: Floats, k: int, norm: float, budget: int) -> None:
+    """`append` the k-th of features (M, D) that have length 1 already, and keep the length that it had before."""
+    append(gallery, queue, unit, k, 1.0, budget)
     gallery.norm[queue["newest"]] = norm
 
 
@@ -179,9 +183,10 @@ def release(gallery: Gallery, queue: Record) -> None:
     """Give all blocks of a queue back to the pool. Their rows stay readable until the next `append`."""
     if queue["newest"] == NO_ROW:
         return
+    blocks = gallery.blocks
     block, last = queue["oldest"] // BLOCK_ROWS, queue["newest"] // BLOCK_ROWS
     while True:
-        following = gallery.blocks[block]["newer"]
+        following = blocks[block]["newer"]
         _return_block(gallery, block)
         if block == last:
             break
@@ -209,7 +214,7 @@ def newer_row(blocks: Table, row: int) -> int:
 
 @jit
 def smallest_distance(
-    gallery: Gallery, queue: Record, count: int, feature: Floats, norm: float, enough: float
+    gallery: Gallery, queue: Record, count: int, features: Floats, k: int, norm: float, enough: float
 ) -> float:
     """Smallest cosine distance (1 - cosine) between a feature and the newest rows of a queue, newest first.
 
@@ -217,20 +222,22 @@ def smallest_distance(
         gallery: the pool.
         queue: QUEUE.
         count: rows to look at.
-        feature: (D,) float32.
+        features: (M, D) float32; the feature is the k-th.
+        k: its place.
         norm: its length; 0 stands for no appearance, at distance 1 from everything.
         enough: stop at the first distance no larger than this.
 
     Returns:
         The distance, infinite if there was no row.
     """
+    unit, blocks = gallery.unit, gallery.blocks
     best, row = np.inf, queue["newest"]
     for _ in range(count):
-        distance = 1.0 - dot(gallery.unit[row], feature) / norm if norm > 0.0 else 1.0
+        distance = 1.0 - dot(unit, row, features, k) / norm if norm > 0.0 else 1.0
         best = min(best, distance)
         if best <= enough:
             break
-        row = older_row(gallery.blocks, row)
+        row = older_row(blocks, row)
     return best
 
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.arrays import Floats, Ints, as_record
-from edge_tracker.tracking.detections import BAD_FEATURE, DETECTION, Checks, Given, Scene, complain, measure, prepare
+from edge_tracker.tracking.arrays import Floats, Ints
+from edge_tracker.tracking.detections import BAD_FEATURE, DETECTION, Given, Scene, complain, measure, prepare, suppress
 from edge_tracker.tracking.tables import TrackTable
 
 
@@ -44,12 +44,13 @@ class Common(NamedTuple):
 class Method(ABC):
     """A method over a `TrackTable`: the detections of a frame in, the table changed.
 
-    A frame goes through `prepare`, `predict`, `match`, `update` and `finish`. `step` does so for all tracks at once;
-    where tracks have methods of their own, these stand in the places of `predict` and `update`.
+    A frame goes through `prepare`, `predict`, `match`, `update` and `finish`. `step` takes all tracks through them with
+    few calls of compiled functions; where tracks have methods of their own, these take the places of `predict` and
+    `update`, and an explanation reads the numbers between the phases.
 
     Args:
         common: see `Common`.
-        whole_pixels: see `detections.Checks`.
+        whole_pixels: see `detections.suppress`.
 
     Attributes:
         table: the tracks.
@@ -73,8 +74,8 @@ class Method(ABC):
 
     def __init__(self, common: Common, whole_pixels: bool) -> None:
         check("nms_max_overlap", common.nms_max_overlap, 0)
-        self._checks = Checks(float(common.nms_max_overlap), whole_pixels, bool(common.drop_invalid))
-        self._compiled_checks = as_record(self._checks._asdict())
+        self._max_overlap, self._whole_pixels = float(common.nms_max_overlap), whole_pixels
+        self._drop_invalid = bool(common.drop_invalid)
         self.class_aware = bool(common.class_aware)
         self.table = self.new_table()
 
@@ -86,8 +87,9 @@ class Method(ABC):
         """Stands for "no features" in `Given`: (0, D)."""
         return self.table.gallery.unit[:0]
 
+    @abstractmethod
     def step(self, given: Given, dt: float, embeds: Embeds | None = None) -> Ints:
-        """Run one frame.
+        """Run one frame: all phases.
 
         Args:
             given: the detections.
@@ -101,10 +103,6 @@ class Method(ABC):
             InputError: a detection with a NaN or infinite value, by index; features of another length than earlier
                 ones. The table is unchanged.
         """
-        scene = self.prepare(given, embeds)
-        self._predict_and_match(scene, dt, embeds)
-        self.update(scene, dt)
-        return self.finish(scene)
 
     def prepare(self, given: Given, embeds: Embeds | None = None) -> Scene:
         """Check and convert the detections of a frame, and make room for what it can add.
@@ -116,9 +114,11 @@ class Method(ABC):
             InputError: as for `step`.
         """
         detections = np.empty(len(given.ltwh), dtype=self.DETECTION)
-        k, complaint, blamed = prepare(detections, given, self._compiled_checks)
+        k, complaint, blamed = prepare(detections, given, self._drop_invalid)
         if complaint:
             complain(complaint, blamed)
+        if self._max_overlap < 1.0 and k > 1:
+            k = suppress(detections[:k], self._max_overlap, self._whole_pixels)
         scene = Scene(detections[:k], given.features)
         if embeds is not None:
             scene = self._embedded(scene, len(given.ltwh), embeds)
@@ -133,7 +133,7 @@ class Method(ABC):
         features = features_at(detections["origin"], m, embeds)
         measure(detections, features)
         bad = np.flatnonzero(~np.isfinite(detections["norm"]))
-        if len(bad) and not self._checks.drop_invalid:
+        if len(bad) and not self._drop_invalid:
             complain(BAD_FEATURE, int(detections[bad[0]]["origin"]))
         return Scene(np.delete(detections, bad) if len(bad) else detections, features)
 
@@ -152,11 +152,6 @@ class Method(ABC):
                 )
             self.table.reserve_features(detections, features.shape[1])
         self.table.reserve(detections)
-
-    def _predict_and_match(self, scene: Scene, dt: float, embeds: Embeds | None) -> None:
-        """The two phases; if the embedder fails, nothing is changed."""
-        self.predict(dt)
-        self.match(scene, dt, embeds)
 
     @abstractmethod
     def predict(self, dt: float) -> None:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.arrays import Floats, Ints, Record, Table
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Floats, Ints, Record, Table
 from edge_tracker.tracking.gallery import (
     BLOCK_ROWS,
     EMPTY_QUEUE,
@@ -104,6 +103,7 @@ def pass_time(track: Record, dt: float) -> None:
     track["age"] += dt
     track["time_since_update"] += dt
     track["detection"] = NO_DETECTION
+    track["match"] = NONE
     track["confidence"] = np.nan
 
 
@@ -115,6 +115,22 @@ def note_detection(track: Record, detection: Record) -> None:
     track["detection"] = detection["origin"]
     track["confidence"] = detection["confidence"]
     track["class_id"] = detection["class_id"]
+
+
+@jit
+def accept(tracks: Table, detections: Table, group: Ints, matched: Ints) -> None:
+    """Write the matches of a group of tracks, and mark their detections as taken.
+
+    Args:
+        tracks: (C,) TRACK.
+        detections: (K,) DETECTION.
+        group: (G,) int64 rows.
+        matched: (G,) int64, the place of each one's detection, NONE for none.
+    """
+    for g in range(group.shape[0]):
+        if matched[g] != NONE:
+            tracks[group[g]]["match"] = matched[g]
+            detections[matched[g]]["taken"] = True
 
 
 @jit
@@ -147,24 +163,6 @@ def append_track(tables: Tables) -> int:
     counts["live"] += 1
     counts["next_id"] += 1
     return row
-
-
-@jit
-def unmatched(tables: Tables, detections: Table) -> Ints:
-    """Places (U,) int64 of the detections that no track has, ascending."""
-    free = np.empty(detections.shape[0], dtype=np.int64)
-    for k in range(free.shape[0]):
-        free[k] = k
-    for row in range(tables.counts[0]["live"]):
-        match = tables.tracks[row]["match"]
-        if match != NONE:
-            free[match] = NONE
-    count = 0
-    for k in range(free.shape[0]):
-        if free[k] != NONE:
-            free[count] = k
-            count += 1
-    return free[:count]
 
 
 @jit
@@ -265,6 +263,10 @@ class TrackTable(ABC):
         gallery = self.gallery
         return gallery.unit.shape[1] if gallery.free[0]["count"] < len(gallery.blocks) else 0
 
+    def unmatch(self) -> None:
+        """Forget the matches of the last frame; predicting does so, too, but tracks may have methods of their own."""
+        self.live["match"] = NONE
+
     def reserve(self, starts: int) -> None:
         """Make room for so many new tracks, and for every live one to end and be kept aside for a frame."""
         n, capacity = len(self), len(self.tracks)
@@ -304,7 +306,7 @@ class TrackTable(ABC):
             alone.reserve_features(len(known), self.gallery.unit.shape[1])
         for k in known.tolist():
             row = newest[k]
-            append_unit(alone.gallery, tracks[k]["gallery"], self.gallery.unit[row], self.gallery.norm[row], 1)
+            append_unit(alone.gallery, tracks[k]["gallery"], self.gallery.unit, row, self.gallery.norm[row], 1)
         return alone
 
     @abstractmethod
@@ -346,11 +348,11 @@ class TrackTable(ABC):
 
     def add_feature(self, row: int, feature: Floats, budget: int) -> None:
         """Append one feature (D,) to a row's gallery. A feature of length 0 is no appearance, and is not kept."""
-        feature = np.array(feature, dtype=np.float32, ndmin=1)
-        norm = feature_norm(feature)
+        features = np.array(feature, dtype=np.float32, ndmin=2)
+        norm = feature_norm(features, 0)
         if norm > 0.0:
-            self.reserve_features(1, len(feature))
-            append(self.gallery, self.tracks[row]["gallery"], feature, norm, budget)
+            self.reserve_features(1, features.shape[1])
+            append(self.gallery, self.tracks[row]["gallery"], features, 0, norm, budget)
 
     def clear(self) -> None:
         """Drop all tracks; the features' dimension may be another from here on."""
@@ -363,7 +365,7 @@ class TrackTable(ABC):
         """All of it as plain arrays, galleries oldest row first: what `load_state_dict` takes."""
         live = self.live
         state = {name: live[name].copy() for name in SAVED}
-        state["features"] = live["gallery"]["held"].copy()
+        state["features"] = live["gallery"]["held"].astype(np.int32)
         state["gallery_unit"], state["gallery_norm"] = self._features_of("gallery")
         counts = self.tables.counts[0]
         state["counters"] = np.array([counts["live"], counts["next_id"]], dtype=np.int64)
@@ -404,7 +406,7 @@ class TrackTable(ABC):
         at = 0
         for track, count in zip(self.live, held.tolist(), strict=True):
             for _ in range(count):
-                append_unit(self.gallery, track[queue], unit[at], norm[at], budget)
+                append_unit(self.gallery, track[queue], unit, at, norm[at], budget)
                 at += 1
 
 

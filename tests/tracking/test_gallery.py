@@ -110,16 +110,16 @@ def test_smallest_distance(seed: int, held: int, length: float) -> None:
     for _ in range(held):
         galleries.add(0)
     feature = (rng.normal(size=(1, 9)) * length).astype(np.float32)
-    norm = feature_norm(feature[0])
+    norm = feature_norm(feature, 0)
     gallery, queue = galleries.table.gallery, galleries.queue(0)
     held_features = np.array(galleries.model[0]).reshape(-1, 9).astype(np.float64)
     true = 1 - held_features @ feature[0] / (np.linalg.norm(held_features, axis=1) * np.linalg.norm(feature[0]))
 
-    found = smallest_distance(gallery, queue, queue["held"], feature[0], norm, -np.inf)
+    found = smallest_distance(gallery, queue, queue["held"], feature, 0, norm, -np.inf)
     np.testing.assert_allclose(found, true.min(initial=np.inf), atol=1e-6)
     # Newest first: "enough" stops at the first row that is near enough.
     enough = 0.7
-    found = smallest_distance(gallery, queue, queue["held"], feature[0], norm, enough)
+    found = smallest_distance(gallery, queue, queue["held"], feature, 0, norm, enough)
     near = np.flatnonzero(true[::-1] <= enough)
     np.testing.assert_allclose(found, true[::-1][near[0]] if len(near) else true.min(initial=np.inf), atol=1e-6)
 
@@ -128,24 +128,24 @@ def test_smallest_distance(seed: int, held: int, length: float) -> None:
 def test_a_feature_of_no_length_is_at_distance_one_of_everything(length: float) -> None:
     galleries = Galleries(budget=None)
     galleries.add(0)
-    nothing = np.full(3, length, dtype=np.float32)
-    assert feature_norm(nothing) == 0
-    assert smallest_distance(galleries.table.gallery, galleries.queue(0), 1, nothing, 0.0, -np.inf) == 1
+    nothing = np.full((1, 3), length, dtype=np.float32)
+    assert feature_norm(nothing, 0) == 0
+    assert smallest_distance(galleries.table.gallery, galleries.queue(0), 1, nothing, 0, 0.0, -np.inf) == 1
 
 
 @pytest.mark.parametrize("length", [1e-29, 1e-10, 1e10, 1e30, 3e38])
 def test_features_of_any_length_keep_their_direction(length: float) -> None:
     features = np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]]) * length
     features = features.astype(np.float32)
-    assert feature_norm(features[0]) == pytest.approx(length, rel=1e-3)
+    assert feature_norm(features, 0) == pytest.approx(length, rel=1e-3)
     table = DeepSortTable(capacity=1)
     table.add_feature(0, features[0], 5)
     queue = table.tracks[0]["gallery"]
     np.testing.assert_allclose(table.gallery.unit[queue["newest"]], [0.6, 0, 0.8], atol=1e-3)
     np.testing.assert_allclose(table.latest_feature(0), features[0], rtol=1e-2)
     for k, expected in enumerate([0, 1]):
-        norm = feature_norm(features[k])
-        found = smallest_distance(table.gallery, queue, queue["held"], features[k], norm, -np.inf)
+        norm = feature_norm(features, k)
+        found = smallest_distance(table.gallery, queue, queue["held"], features, k, norm, -np.inf)
         assert found == pytest.approx(expected, abs=1e-3)
 
 
@@ -153,8 +153,8 @@ def test_features_of_any_length_keep_their_direction(length: float) -> None:
 def test_a_length_that_is_no_number_is_seen(bad: float) -> None:
     features = np.full((2, 17), 0.5, dtype=np.float32)
     features[1, 5:7] = bad  # of two of 3e38 float32 cannot hold the length
-    assert not np.isfinite(feature_norm(features[1]))
-    assert np.isfinite(feature_norm(features[0]))
+    assert not np.isfinite(feature_norm(features, 1))
+    assert np.isfinite(feature_norm(features, 0))
 
 
 @pytest.mark.parametrize("budget", [None, 3, 17, 40])

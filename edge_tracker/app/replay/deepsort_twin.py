@@ -6,7 +6,8 @@ import numpy as np
 
 from edge_tracker.app.replay.explanation import frames_in_words
 from edge_tracker.app.replay.twin import Twin
-from edge_tracker.tracking.assignment import NONE, iou
+from edge_tracker.tracking.arrays import NONE
+from edge_tracker.tracking.assignment import iou
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.association import appearance_distance, squared_mahalanobis
 from edge_tracker.tracking.deepsort.tracker import DeepSortTracker
@@ -46,8 +47,11 @@ class DeepSortTwin(Twin):
         numbers = {"iou": float(iou(kalman.box(track), detection["ltwh"]))}
         if self._in_cascade(row):
             gallery, held = self.core.table.gallery, track["gallery"]["held"]
-            numbers["mahalanobis"] = float(squared_mahalanobis(track, detection, self._dimensions))
-            numbers["cosine"] = float(appearance_distance(gallery, track, self.scene, k, held, -np.inf))
+            variance = np.array([kalman.innovation_variance(track, i) for i in range(self._dimensions)])
+            numbers["mahalanobis"] = float(squared_mahalanobis(track, detection, variance))
+            numbers["cosine"] = float(
+                appearance_distance(gallery, track, detection, self.scene.features, held, -np.inf)
+            )
         return numbers
 
     def near(self, row: int, k: int) -> tuple[float, ...] | None:

@@ -6,10 +6,10 @@ import numpy as np
 
 from edge_tracker.app.replay.explanation import frames_in_words
 from edge_tracker.app.replay.twin import Twin
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE
 from edge_tracker.tracking.edge import crossings, requests
 from edge_tracker.tracking.edge.filter import sureness
-from edge_tracker.tracking.edge.motion import matchable, similarity
+from edge_tracker.tracking.edge.motion import matchable, overlap, similarity
 from edge_tracker.tracking.edge.reentry import lost_tracks, within_reach
 from edge_tracker.tracking.edge.scale import cosine_distance, normalised
 from edge_tracker.tracking.edge.tables import longest_gap
@@ -72,8 +72,8 @@ class EdgeTwin(Twin):
                 if not within_reach(track, detection, compiled):
                     self.out_of_reach.add((row, k))
                 elif detection["norm"] > 0.0:
-                    feature = self.scene.features[detection["origin"]]
-                    distance = cosine_distance(tables.gallery, track, feature, detection["norm"])
+                    origin, norm = detection["origin"], detection["norm"]
+                    distance = cosine_distance(tables.gallery, track, self.scene.features, origin, norm)
                     self.appearance[row, k] = float(normalised(self.core.table.statistics, distance))
 
     def _cross(self) -> None:
@@ -112,7 +112,8 @@ class EdgeTwin(Twin):
         self._said.setdefault(row, []).append(what)
 
     def _similarity(self, row: int, k: int, vertical: bool = True) -> float:
-        return float(similarity(self.mean[row], self.detections[k]["measured"], 0.0, vertical))
+        compare = similarity if vertical else overlap
+        return float(compare(self.mean[row], self.detections[k]["measured"], 0.0))
 
     def _least(self, row: int) -> float:
         return self.limits["similarity" if self.state[row] == CONFIRMED else "tentative_similarity"]

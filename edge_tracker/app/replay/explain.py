@@ -19,7 +19,7 @@ from edge_tracker.app.replay.replay import RecordedFrame, Replay
 from edge_tracker.app.replay.twin import Twin
 from edge_tracker.errors import InputError
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE
 from edge_tracker.tracking.edge.tracker import EdgeTracker
 from edge_tracker.tracking.tables import CONFIRMED, TENTATIVE
 

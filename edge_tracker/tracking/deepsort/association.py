@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Bools, Floats, Ints, Record, Table, ascending, filled, first_from, pushed
-from edge_tracker.tracking.assignment import NONE, iou, match_pairs
+from edge_tracker.tracking.arrays import NONE, Floats, Ints, Record, Table, ascending, first_from, pushed
+from edge_tracker.tracking.assignment import iou, match_pairs
 from edge_tracker.tracking.deepsort import kalman
-from edge_tracker.tracking.detections import Scene
+from edge_tracker.tracking.detections import Scene, sorted_by_x
 from edge_tracker.tracking.gallery import NO_ROW, Gallery, smallest_distance
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import CONFIRMED, Tables
+from edge_tracker.tracking.tables import CONFIRMED, Tables, accept
 
 # DeepSORT prices a forbidden pair this much above the largest allowed cost.
 FORBIDDEN_MARGIN = 1e-5
@@ -27,47 +27,59 @@ def _near(sorted_x: Floats, x: float, reach: float) -> tuple[int, float]:
 
 
 @jit
-def squared_mahalanobis(track: Record, detection: Record, dimensions: int) -> float:
-    """Squared Mahalanobis distance of a detection from a predicted track, over its first 2 or all 4 coordinates."""
+def _is_candidate(track: Record, detection: Record, settings: Record) -> bool:
+    """True if a detection is free, and of a class that the track may match."""
+    other_class = settings["class_aware"] and track["class_id"] != detection["class_id"]
+    return not (detection["taken"] or other_class)
+
+
+@jit
+def squared_mahalanobis(track: Record, detection: Record, variance: Floats) -> float:
+    """Squared Mahalanobis distance of a detection from a predicted track.
+
+    Args:
+        track, detection: the two.
+        variance: (2 or 4,) innovation variances of the track, of as many coordinates as count.
+    """
     distance = 0.0
-    for i in range(dimensions):
+    for i in range(variance.shape[0]):
         residual = detection["measured"][i] - track["mean"][i]
-        distance += residual * residual / kalman.innovation_variance(track, i)
+        distance += residual * residual / variance[i]
     return distance
 
 
 @jit
-def _gated_pairs(
-    tracks: Table, group: Ints, detections: Table, sorted_x: Floats, taken: Bools, settings: Record
-) -> tuple[Ints, Ints]:
+def _gated_pairs(tracks: Table, group: Ints, detections: Table, settings: Record) -> tuple[Ints, Ints]:
     """Pairs of tracks and free detections whose squared Mahalanobis distance passes the gate.
 
     Args:
         tracks: (C,) TRACK.
         group: (G,) int64 rows.
-        detections: (K,) DETECTION.
-        sorted_x: (K,) their centres' x in ascending order.
-        taken: (K,) bool, detections that are matched already.
+        detections: (K,) DETECTION, whose order by x is known.
         settings: a record of `Settings`.
 
     Returns:
         starts (G + 1,), columns (E,) as `match_pairs` takes them.
     """
-    dimensions = 2 if settings["gating_only_position"] else 4
+    variance = np.empty(2 if settings["gating_only_position"] else 4)
     gate = kalman.CHI2_95_2DOF if settings["gating_only_position"] else kalman.CHI2_95_4DOF
     starts = np.empty(group.shape[0] + 1, dtype=np.int64)
     columns = np.empty(2 * group.shape[0] + 16, dtype=np.int64)
-    count = starts[0] = 0
+    starts[0] = 0
+    sorted_x = sorted_by_x(detections)
+    count = np.int64(0)
     for g in range(group.shape[0]):
         track = tracks[group[g]]
-        at, last_x = _near(sorted_x, track["mean"][0], np.sqrt(gate * kalman.innovation_variance(track, 0)))
+        for i in range(variance.shape[0]):
+            variance[i] = kalman.innovation_variance(track, i)
+        at, last_x = _near(sorted_x, track["mean"][0], np.sqrt(gate * variance[0]))
         while at < sorted_x.shape[0] and sorted_x[at] <= last_x:
             column = detections[at]["by_x"]
-            at += 1
             detection = detections[column]
-            if taken[column] or (settings["class_aware"] and track["class_id"] != detection["class_id"]):
+            at += 1
+            if not _is_candidate(track, detection, settings):
                 continue
-            if squared_mahalanobis(track, detection, dimensions) <= gate:
+            if squared_mahalanobis(track, detection, variance) <= gate:
                 columns = pushed(columns, count, column)
                 count += 1
         starts[g + 1] = count
@@ -75,19 +87,24 @@ def _gated_pairs(
 
 
 @jit
-def appearance_distance(gallery: Gallery, track: Record, scene: Scene, place: int, count: int, enough: float) -> float:
-    """Smallest cosine distance of the detection at a place from the newest `count` features of a track.
+def appearance_distance(
+    gallery: Gallery, track: Record, detection: Record, features: Floats, count: int, enough: float
+) -> float:
+    """Smallest cosine distance of a detection from the newest features of a track.
 
     Args:
+        gallery: the pool.
+        track, detection: the two.
+        features: (M, D) of the frame's detections.
+        count: features of the track to look at.
         enough: stop at the first distance no larger than this.
     """
-    detection = scene.detections[place]
-    feature = scene.features[detection["origin"]]
-    return smallest_distance(gallery, track["gallery"], count, feature, detection["norm"], enough)
+    origin, norm = detection["origin"], detection["norm"]
+    return smallest_distance(gallery, track["gallery"], count, features, origin, norm, enough)
 
 
 @jit
-def _match_by_appearance(tables: Tables, scene: Scene, group: Ints, starts: Ints, columns: Ints, limit: float) -> Ints:
+def _match_gated(tables: Tables, scene: Scene, group: Ints, starts: Ints, columns: Ints, limit: float) -> Ints:
     """Best matching of the gated pairs by smallest cosine distance, knowing as few of the distances as it takes.
 
     A pair whose track and detection are each alone in the other's gate is settled by any gallery row near enough.
@@ -105,9 +122,10 @@ def _match_by_appearance(tables: Tables, scene: Scene, group: Ints, starts: Ints
     Returns:
         (G,) int64, the detection (place in the scene) of each track of the group, or NONE.
     """
-    tracks, gallery, m = tables.tracks, tables.gallery, scene.detections.shape[0]
+    tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
+    m = detections.shape[0]
     forbidden = limit + FORBIDDEN_MARGIN
-    rivals = filled(m, 0)
+    rivals = np.zeros(m, dtype=np.int64)
     for column in columns:
         rivals[column] += 1
     low, high = np.zeros(columns.shape[0]), np.empty(columns.shape[0])
@@ -119,7 +137,7 @@ def _match_by_appearance(tables: Tables, scene: Scene, group: Ints, starts: Ints
         for e in range(starts[g], starts[g + 1]):
             decides = alone and rivals[columns[e]] == 1
             looked_at = held if decides else min(held, PROBED)
-            high[e] = appearance_distance(gallery, track, scene, columns[e], looked_at, limit)
+            high[e] = appearance_distance(gallery, track, detections[columns[e]], features, looked_at, limit)
             if decides or (looked_at == held and high[e] > limit):
                 low[e] = high[e]
             else:
@@ -142,7 +160,8 @@ def _match_by_appearance(tables: Tables, scene: Scene, group: Ints, starts: Ints
                     if columns[e] == challenged[g] and low[e] < high[e]:
                         track = tracks[group[g]]
                         held = track["gallery"]["held"]
-                        high[e] = appearance_distance(gallery, track, scene, columns[e], held, -np.inf)
+                        detection = detections[columns[e]]
+                        high[e] = appearance_distance(gallery, track, detection, features, held, -np.inf)
                         low[e] = high[e]
                         settled = False
             if not settled:
@@ -150,18 +169,18 @@ def _match_by_appearance(tables: Tables, scene: Scene, group: Ints, starts: Ints
 
 
 @jit
-def _overlapping_pairs(
-    tracks: Table, group: Ints, detections: Table, sorted_x: Floats, taken: Bools, settings: Record
-) -> tuple[Ints, Ints, Floats]:
+def _overlapping_pairs(tracks: Table, group: Ints, detections: Table, settings: Record) -> tuple[Ints, Ints, Floats]:
     """Pairs of tracks and free detections within the IoU distance, with their cost; returns as `match_pairs` takes.
 
     Args:
-        tracks, group, detections, sorted_x, taken, settings: as for `_gated_pairs`.
+        tracks, group, detections, settings: as for `_gated_pairs`.
     """
     starts = np.empty(group.shape[0] + 1, dtype=np.int64)
     columns = np.empty(2 * group.shape[0] + 16, dtype=np.int64)
     costs = np.empty(columns.shape[0])
-    count = starts[0] = 0
+    starts[0] = 0
+    sorted_x = sorted_by_x(detections)
+    count = np.int64(0)
     widest = np.float32(0.0)
     for k in range(detections.shape[0]):
         widest = max(widest, detections[k]["ltwh"][2])
@@ -173,26 +192,16 @@ def _overlapping_pairs(
         at, last_x = _near(sorted_x, track["mean"][0], reach)
         while at < sorted_x.shape[0] and not sorted_x[at] > last_x:
             column = detections[at]["by_x"]
-            at += 1
             detection = detections[column]
-            if taken[column] or (settings["class_aware"] and track["class_id"] != detection["class_id"]):
+            at += 1
+            if not _is_candidate(track, detection, settings):
                 continue
             cost = 1.0 - iou(box, detection["ltwh"])
             if cost <= settings["max_iou_distance"]:
-                columns = pushed(columns, count, column)
-                costs = pushed(costs, count, cost)
+                columns, costs = pushed(columns, count, column), pushed(costs, count, cost)
                 count += 1
         starts[g + 1] = count
     return starts, columns[:count], costs[:count]
-
-
-@jit
-def _accept(tracks: Table, group: Ints, matched: Ints, taken: Bools) -> None:
-    """Write the matches (G,) of a group (G,) of rows into their tracks, and mark their detections as taken."""
-    for g in range(group.shape[0]):
-        if matched[g] != NONE:
-            tracks[group[g]]["match"] = matched[g]
-            taken[matched[g]] = True
 
 
 @jit
@@ -213,48 +222,41 @@ def _cascade_order(tracks: Table, n: int, max_age: float) -> Ints:
 
 
 @jit(phase=True)
-def associate(tables: Tables, scene: Scene, dt: float, settings: Record) -> None:
-    """Match the predicted tracks to the detections of a frame; the matches are written into the tracks.
-
-    First confirmed tracks by appearance within the gate, those missed for the shortest time first; then tentative
-    tracks and those missed in this frame only, by IoU. Without features, all tracks by IoU.
+def match_by_appearance(tables: Tables, scene: Scene, settings: Record) -> None:
+    """The matching cascade: confirmed tracks by appearance within the gate, those missed for the shortest time first.
 
     Args:
-        tables: the tracks and their galleries.
-        scene: the detections; without features (0, D) appearance plays no part.
-        dt: frames since the last call.
+        tables: the predicted tracks and their galleries; the matches are written into the tracks.
+        scene: the detections, whose order by x is known, and their features (M, D).
         settings: a record of `Settings`.
     """
     tracks, detections = tables.tracks, scene.detections
-    n, m = tables.counts[0]["live"], detections.shape[0]
-    for row in range(n):
-        tracks[row]["match"] = NONE
-    if n == 0 or m == 0:
-        return
-    sorted_x = np.empty(m)
-    for k in range(m):
-        sorted_x[k] = detections[k]["measured"][0]
-    order = ascending(sorted_x)
-    for k in range(m):
-        detections[k]["by_x"] = order[k]
-        sorted_x[k] = detections[order[k]]["measured"][0]
-    taken = np.zeros(m, dtype=np.bool_)
+    by_age = _cascade_order(tracks, tables.counts[0]["live"], settings["max_age"])
+    first = np.int64(0)
+    while first < by_age.shape[0]:
+        since = tracks[by_age[first]]["time_since_update"]
+        end = first + 1
+        while end < by_age.shape[0] and tracks[by_age[end]]["time_since_update"] == since:
+            end += 1
+        level = by_age[first:end]
+        starts, columns = _gated_pairs(tracks, level, detections, settings)
+        limit = settings["max_cosine_distance"]
+        accept(tracks, detections, level, _match_gated(tables, scene, level, starts, columns, limit))
+        first = end
+
+
+@jit(phase=True)
+def match_by_iou(tables: Tables, scene: Scene, dt: float, settings: Record) -> None:
+    """The IoU stage: tentative tracks and those missed in this frame only; without features, all tracks.
+
+    Args:
+        tables: the predicted tracks; the matches are written into them.
+        scene: the detections, whose order by x is known.
+        dt: frames since the last call.
+        settings: a record of `Settings`.
+    """
+    tracks, detections, n = tables.tracks, scene.detections, tables.counts[0]["live"]
     has_features = scene.features.shape[0] > 0
-
-    if has_features:
-        by_age = _cascade_order(tracks, n, settings["max_age"])
-        first = 0
-        while first < by_age.shape[0]:
-            since = tracks[by_age[first]]["time_since_update"]
-            end = first + 1
-            while end < by_age.shape[0] and tracks[by_age[end]]["time_since_update"] == since:
-                end += 1
-            level = by_age[first:end]
-            starts, columns = _gated_pairs(tracks, level, detections, sorted_x, taken, settings)
-            limit = settings["max_cosine_distance"]
-            _accept(tracks, level, _match_by_appearance(tables, scene, level, starts, columns, limit), taken)
-            first = end
-
     group = np.empty(n, dtype=np.int64)
     size = 0
     for row in range(n):
@@ -266,6 +268,6 @@ def associate(tables: Tables, scene: Scene, dt: float, settings: Record) -> None
             group[size] = row
             size += 1
     rest = group[:size]
-    starts, columns, costs = _overlapping_pairs(tracks, rest, detections, sorted_x, taken, settings)
+    starts, columns, costs = _overlapping_pairs(tracks, rest, detections, settings)
     forbidden = settings["max_iou_distance"] + FORBIDDEN_MARGIN
-    _accept(tracks, rest, match_pairs(starts, columns, costs, m, forbidden), taken)
+    accept(tracks, detections, rest, match_pairs(starts, columns, costs, detections.shape[0], forbidden))

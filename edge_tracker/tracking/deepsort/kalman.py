@@ -28,13 +28,13 @@ CHI2_95_4DOF = 9.4877
 
 
 @jit
-def _std(weight: float, height: float, single: bool) -> float:
-    """Standard deviation of noise that scales with the height.
+def _single(weight: float, height: float) -> float:
+    """Standard deviation of noise that scales with the height, in single precision.
 
-    In single precision while the state is still a measurement itself: deep-sort-realtime computes so, and its tracks
-    are to be met to 1e-6.
+    So deep-sort-realtime computes it while the state is still a measurement itself, and its tracks are to be met to
+    1e-6.
     """
-    return float(np.float32(weight) * np.float32(height)) if single else weight * height
+    return float(np.float32(weight) * np.float32(height))
 
 
 @jit
@@ -42,8 +42,8 @@ def start(track: Record, measured: Floats) -> None:
     """Set a track's motion to a measurement (4,) xyah, at rest."""
     mean, covariance, height = track["mean"], track["covariance"], measured[3]
     for i in range(4):
-        position = ASPECT_STD if i == ASPECT else _std(2 * POSITION_WEIGHT, height, True)
-        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(10 * VELOCITY_WEIGHT, height, True)
+        position = ASPECT_STD if i == ASPECT else _single(2 * POSITION_WEIGHT, height)
+        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _single(10 * VELOCITY_WEIGHT, height)
         mean[i] = measured[i]
         mean[i + 4] = 0.0
         covariance[i, 0] = position * position
@@ -56,9 +56,11 @@ def _step(track: Record, dt: float) -> None:
     """One predict step of at most one frame; `dt == 1` is DeepSORT's own arithmetic, to the bit."""
     mean, covariance = track["mean"], track["covariance"]
     height, single = mean[3], covariance[3, 1] == 0.0
+    scaled_position = _single(POSITION_WEIGHT, height) if single else POSITION_WEIGHT * height
+    scaled_velocity = _single(VELOCITY_WEIGHT, height) if single else VELOCITY_WEIGHT * height
     for i in range(4):
-        position = ASPECT_STD if i == ASPECT else _std(POSITION_WEIGHT, height, single)
-        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(VELOCITY_WEIGHT, height, single)
+        position = ASPECT_STD if i == ASPECT else scaled_position
+        velocity = ASPECT_VELOCITY_STD if i == ASPECT else scaled_velocity
         p, c, v = covariance[i, 0], covariance[i, 1], covariance[i, 2]
         covariance[i, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
         covariance[i, 1] = c + dt * v

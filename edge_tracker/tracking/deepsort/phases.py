@@ -1,12 +1,12 @@
-"""The phases of a frame in exact mode, each over all tracks: predict, (match, in `association`), update, finish."""
+"""The phases of a frame in exact mode, each over all tracks: predict, match (in `association`), update, finish."""
 
 from __future__ import annotations
 
-from edge_tracker.tracking.arrays import Floats, Ints, Record
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Floats, Ints, Record
 from edge_tracker.tracking.deepsort import kalman
-from edge_tracker.tracking.detections import Scene
-from edge_tracker.tracking.gallery import append, release
+from edge_tracker.tracking.deepsort.association import match_by_appearance, match_by_iou
+from edge_tracker.tracking.detections import Scene, sort_by_x
+from edge_tracker.tracking.gallery import Gallery, append, release
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.tables import (
     CONFIRMED,
@@ -17,7 +17,6 @@ from edge_tracker.tracking.tables import (
     delete_tracks,
     note_detection,
     pass_time,
-    unmatched,
 )
 
 
@@ -31,8 +30,9 @@ def predict_track(track: Record, dt: float, longest: float) -> None:
 @jit(phase=True)
 def predict(tables: Tables, dt: float, settings: Record) -> None:
     """Move all tracks ahead by `dt` frames."""
+    tracks = tables.tracks
     for row in range(tables.counts[0]["live"]):
-        predict_track(tables.tracks[row], dt, settings["max_age"] + 1)
+        predict_track(tracks[row], dt, settings["max_age"] + 1)
 
 
 @jit
@@ -53,25 +53,25 @@ def miss_track(track: Record, max_age: float) -> None:
 
 
 @jit
-def _note(tables: Tables, track: Record, scene: Scene, place: int, budget: int) -> None:
-    """Write the detection at a place of the scene into the track that got it, and its feature into the gallery."""
-    detection = scene.detections[place]
+def _note(gallery: Gallery, track: Record, detection: Record, features: Floats, budget: int) -> None:
+    """Write a detection into the track that got it, and its feature, of those of the frame (M, D), into the gallery."""
     note_detection(track, detection)
     if detection["norm"] > 0.0:
-        append(tables.gallery, track["gallery"], scene.features[detection["origin"]], detection["norm"], budget)
+        append(gallery, track["gallery"], features, detection["origin"], detection["norm"], budget)
 
 
 @jit(phase=True)
 def update(tables: Tables, scene: Scene, settings: Record) -> None:
     """Correct the tracks that were matched, and note that the others were missed."""
+    tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
     for row in range(tables.counts[0]["live"]):
-        track = tables.tracks[row]
-        place = track["match"]
-        if place == NONE:
+        track = tracks[row]
+        if track["match"] == NONE:
             miss_track(track, settings["max_age"])
         else:
-            update_track(track, scene.detections[place]["measured"], settings["n_init"])
-            _note(tables, track, scene, place, settings["budget"])
+            detection = detections[track["match"]]
+            update_track(track, detection["measured"], settings["n_init"])
+            _note(gallery, track, detection, features, settings["budget"])
 
 
 @jit(phase=True)
@@ -81,12 +81,35 @@ def finish(tables: Tables, scene: Scene, settings: Record) -> Ints:
     Returns:
         (K,) int64, the former rows of the tracks that ended (see `delete_tracks`).
     """
-    places = unmatched(tables, scene.detections)
+    tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
     ended = delete_tracks(tables)
-    for place in places:
-        track = tables.tracks[append_track(tables)]
-        kalman.start(track, scene.detections[place]["measured"])
-        _note(tables, track, scene, place, settings["budget"])
+    for place in range(detections.shape[0]):
+        detection = detections[place]
+        if not detection["taken"]:
+            track = tracks[append_track(tables)]
+            kalman.start(track, detection["measured"])
+            _note(gallery, track, detection, features, settings["budget"])
     for k in range(ended.shape[0]):
-        release(tables.gallery, tables.tracks[tables.tracks.shape[0] - 1 - k]["gallery"])
+        release(gallery, tracks[tracks.shape[0] - 1 - k]["gallery"])
     return ended
+
+
+@jit(phase=True)
+def step(tables: Tables, scene: Scene, dt: float, settings: Record) -> Ints:
+    """All phases in one call, for detections with features; returns as `finish`."""
+    predict(tables, dt, settings)
+    sort_by_x(scene.detections)
+    match_by_appearance(tables, scene, settings)
+    match_by_iou(tables, scene, dt, settings)
+    update(tables, scene, settings)
+    return finish(tables, scene, settings)
+
+
+@jit(phase=True)
+def step_by_motion(tables: Tables, scene: Scene, dt: float, settings: Record) -> Ints:
+    """All phases in one call, for detections without features; returns as `finish`."""
+    predict(tables, dt, settings)
+    sort_by_x(scene.detections)
+    match_by_iou(tables, scene, dt, settings)
+    update(tables, scene, settings)
+    return finish(tables, scene, settings)

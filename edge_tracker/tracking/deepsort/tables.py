@@ -14,9 +14,9 @@ from edge_tracker.tracking.tables import SHOWN, Tables, TrackTable, show_track
 @jit(phase=True)
 def show(tables: Tables) -> Table:
     """Copies of what callers are shown of the live rows: (N,) SHOWN."""
-    shown = np.empty(tables.counts[0]["live"], dtype=SHOWN)
+    tracks, shown = tables.tracks, np.empty(tables.counts[0]["live"], dtype=SHOWN)
     for row in range(shown.shape[0]):
-        show_track(shown[row], tables.tracks[row], kalman.box(tables.tracks[row]))
+        show_track(shown[row], tracks[row], kalman.box(tracks[row]))
     return shown
 
 

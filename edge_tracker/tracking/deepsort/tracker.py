@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from edge_tracker.tracking.arrays import Ints, as_record
 from edge_tracker.tracking.deepsort import phases
-from edge_tracker.tracking.deepsort.association import associate
+from edge_tracker.tracking.deepsort.association import match_by_appearance, match_by_iou
 from edge_tracker.tracking.deepsort.tables import DeepSortTable
-from edge_tracker.tracking.detections import Scene
+from edge_tracker.tracking.detections import Given, Scene, sort_by_x
 from edge_tracker.tracking.method import Common, Embeds, Method, check
 
 
@@ -81,11 +81,20 @@ class DeepSortTracker(Method):
     def new_table(self) -> DeepSortTable:
         return DeepSortTable()
 
+    def step(self, given: Given, dt: float, embeds: Embeds | None = None) -> Ints:
+        scene = self.prepare(given, embeds)
+        step = phases.step if len(scene.features) else phases.step_by_motion
+        return step(self.table.tables, scene, dt, self.compiled)
+
     def predict(self, dt: float) -> None:
         phases.predict(self.table.tables, dt, self.compiled)
 
     def match(self, scene: Scene, dt: float, embeds: Embeds | None = None) -> None:
-        associate(self.table.tables, scene, dt, self.compiled)
+        tables = self.table.tables
+        sort_by_x(scene.detections)
+        if len(scene.features):
+            match_by_appearance(tables, scene, self.compiled)
+        match_by_iou(tables, scene, dt, self.compiled)
 
     def update(self, scene: Scene, dt: float) -> None:
         phases.update(self.table.tables, scene, self.compiled)

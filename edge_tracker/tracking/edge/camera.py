@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Ints, Record, Table
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Ints, Record, Table
 from edge_tracker.tracking.edge.statistics import FIRST_SCATTER
 from edge_tracker.tracking.edge.tables import EdgeTables
 from edge_tracker.tracking.jit import jit

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Ints, Record, Table, filled
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Ints, Record, Table, nones
 from edge_tracker.tracking.detections import Scene
 from edge_tracker.tracking.edge.motion import overlapping_tracks
 from edge_tracker.tracking.edge.requests import followed
@@ -15,7 +14,7 @@ from edge_tracker.tracking.gallery import NO_ROW, Gallery, append, append_unit, 
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.tables import DELETED
 
-BUDGET = 10  # features a gallery holds
+BUDGET = np.int64(10)  # features a gallery holds; for a literal Numba would compile another form of `append`
 
 
 @jit
@@ -29,7 +28,7 @@ def _drop_pending(gallery: Gallery, track: Record) -> None:
 def note_crossings(tables: EdgeTables, settings: Record) -> None:
     """Note which tracks overlap now: until they have been told apart again, their galleries stay as they are."""
     tracks, n = tables.tracks, tables.counts[0]["live"]
-    partner = filled(n, NONE)
+    partner = nones(n)
     pairs = overlapping_tracks(tracks, followed(tables, settings), 0.0, settings["overlap"])
     for p in range(pairs.shape[0]):
         row, other = pairs[p, 0], pairs[p, 1]
@@ -49,7 +48,7 @@ def _settle_pending(gallery: Gallery, track: Record) -> None:
     """Move a track's pending features into its gallery, and end its crossing."""
     row = track["pending"]["oldest"]
     for _ in range(track["pending"]["held"]):
-        append_unit(gallery, track["gallery"], gallery.unit[row], gallery.norm[row], BUDGET)
+        append_unit(gallery, track["gallery"], gallery.unit, row, gallery.norm[row], BUDGET)
         row = newer_row(gallery.blocks, row)
     _drop_pending(gallery, track)
     track["partner"] = 0
@@ -58,33 +57,33 @@ def _settle_pending(gallery: Gallery, track: Record) -> None:
 @jit
 def remember_features(tables: EdgeTables, scene: Scene, settings: Record) -> None:
     """Put the features of clean crops into galleries, or into the queue of those seen since a crossing."""
-    gallery = tables.gallery
+    tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
     for row in range(tables.counts[0]["live"]):
-        track = tables.tracks[row]
+        track = tracks[row]
         if track["state"] == DELETED:
             continue
         if track["partner"] > 0 and track["parted"] > settings["swap_age"]:
             _settle_pending(gallery, track)
         if track["match"] == NONE:
             continue
-        detection = scene.detections[track["match"]]
+        detection = detections[track["match"]]
         if not detection["clean"] or not detection["norm"] > 0.0:
             continue
-        feature = scene.features[detection["origin"]]
+        origin, norm = detection["origin"], detection["norm"]
         if track["partner"] == 0:
-            append(gallery, track["gallery"], feature, detection["norm"], BUDGET)
+            append(gallery, track["gallery"], features, origin, norm, BUDGET)
             track["stale"] = 0.0
         elif track["parted"] > 0.0:
-            append(gallery, track["pending"], feature, detection["norm"], PENDING)
+            append(gallery, track["pending"], features, origin, norm, PENDING)
 
 
 @jit
 def mean_distance(tables: EdgeTables, track: Record, shown: Record) -> float:
     """Mean normalised distance of the features that track `shown` has had since the crossing from a track's gallery."""
-    gallery = tables.gallery
+    gallery, unit = tables.gallery, tables.gallery.unit
     row, total = shown["pending"]["oldest"], 0.0
     for _ in range(shown["pending"]["held"]):
-        total += cosine_distance(gallery, track, gallery.unit[row], 1.0)
+        total += cosine_distance(gallery, track, unit, row, 1.0)
         row = newer_row(gallery.blocks, row)
     return normalised(tables.statistics[0], total / shown["pending"]["held"])
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Bools, Floats, Ints, Record, Table, ascending, filled, first_from, pushed
-from edge_tracker.tracking.assignment import NONE, match_pairs
+from edge_tracker.tracking.arrays import NONE, Floats, Ints, Record, Table, ascending, first_from, nones, pushed
+from edge_tracker.tracking.assignment import match_pairs
+from edge_tracker.tracking.detections import sorted_by_x
 from edge_tracker.tracking.edge.camera import compensate_camera
 from edge_tracker.tracking.edge.filter import shakiness, sureness
 from edge_tracker.tracking.edge.tables import EdgeTables
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import CONFIRMED
+from edge_tracker.tracking.tables import CONFIRMED, accept
+
+# Boxes x, y, w, h that are to lie close together; records, since Numba counts views of a plain array as references.
+BOX = np.dtype([("xywh", "f8", 4)])
 
 # For the camera's movement, boxes are compared loosely: enlarged by this share on each side, from this similarity on.
 LOOSE, LOOSE_SIMILARITY = 0.3, 0.1
@@ -24,26 +28,27 @@ SLACK = 1.0 + 1e-9
 
 
 @jit
-def similarity(a: Floats, b: Floats, grow: float, vertical: bool) -> float:
-    """IoU of two boxes, each (4 or more,) x, y, w, h, times the IoU of their heights.
-
-    Args:
-        a, b: the boxes.
-        grow: share of its size by which each box is enlarged on each side.
-        vertical: False for the IoU alone.
-    """
+def overlap(a: Floats, b: Floats, grow: float) -> float:
+    """IoU of two boxes, each (4 or more,) x, y, w, h, enlarged by this share of its size on each side."""
     scale = 1.0 + 2.0 * grow
     aw, ah, bw, bh = a[2] * scale, a[3] * scale, b[2] * scale, b[3] * scale
     width = min(a[0] + aw / 2, b[0] + bw / 2) - max(a[0] - aw / 2, b[0] - bw / 2)
-    if not width > 0.0:
-        return 0.0
     height = min(a[1] + ah / 2, b[1] + bh / 2) - max(a[1] - ah / 2, b[1] - bh / 2)
-    if not height > 0.0:
+    if not (width > 0.0 and height > 0.0):
         return 0.0
     both = width * height
-    value = both / (aw * ah + bw * bh - both)
-    if vertical:
-        value *= height / (max(a[1] + ah / 2, b[1] + bh / 2) - min(a[1] - ah / 2, b[1] - bh / 2))
+    return both / (aw * ah + bw * bh - both)
+
+
+@jit
+def similarity(a: Floats, b: Floats, grow: float) -> float:
+    """`overlap` of two boxes times the IoU of their heights."""
+    value = overlap(a, b, grow)
+    if value > 0.0:
+        scale = 1.0 + 2.0 * grow
+        ah, bh = a[3] * scale, b[3] * scale
+        top, bottom = max(a[1] - ah / 2, b[1] - bh / 2), min(a[1] + ah / 2, b[1] + bh / 2)
+        value *= (bottom - top) / (max(a[1] + ah / 2, b[1] + bh / 2) - min(a[1] - ah / 2, b[1] - bh / 2))
     return value
 
 
@@ -57,7 +62,7 @@ def _similar_pairs(
         tracks: (C,) EDGE_TRACK.
         group: (G,) int64 rows.
         detections: (K,) EDGE_DETECTION.
-        grow: as for `similarity`.
+        grow: as for `overlap`.
         least: (G,) similarity that a pair of each row must exceed.
         class_aware: only pairs of one class.
 
@@ -69,25 +74,28 @@ def _similar_pairs(
     columns = np.empty(4 * group.shape[0] + 16, dtype=np.int64)
     values = np.empty(columns.shape[0])
     widest = 0.0
-    sorted_x, y, tall = np.empty(m), np.empty(m), np.empty(m)
+    sorted_x, boxes = sorted_by_x(detections), np.empty(m, dtype=BOX)  # from left to right
     for at in range(m):
         measured = detections[detections[at]["by_x"]]["measured"]
-        sorted_x[at], y[at], tall[at] = measured[0], measured[1], measured[3]
+        for i in range(4):
+            boxes[at]["xywh"][i] = measured[i]
         widest = max(widest, measured[2])
     scale = (0.5 + grow) * SLACK
-    count = starts[0] = 0
+    starts[0] = 0
+    count = np.int64(0)
     for g in range(group.shape[0]):
         track = tracks[group[g]]
         mean = track["mean"]
         reach = (mean[2] + widest) * scale
         at = first_from(sorted_x, mean[0] - reach)
         while at < m and sorted_x[at] <= mean[0] + reach:
-            apart = abs(y[at] - mean[1]) > (tall[at] + mean[3]) * scale
-            column = detections[at]["by_x"]
+            box, column = boxes[at]["xywh"], detections[at]["by_x"]
             at += 1
-            if apart or (class_aware and track["class_id"] != detections[column]["class_id"]):
+            if abs(box[1] - mean[1]) > (box[3] + mean[3]) * scale:
                 continue
-            value = similarity(mean, detections[column]["measured"], grow, True)
+            if class_aware and track["class_id"] != detections[column]["class_id"]:
+                continue
+            value = similarity(mean, box, grow)
             if value > least[g]:
                 columns = pushed(columns, count, column)
                 values = pushed(values, count, value)
@@ -115,7 +123,7 @@ def _follow_camera(tables: EdgeTables, detections: Table, dt: float, settings: R
     for e in range(values.shape[0]):
         values[e] = LOOSE_SIMILARITY - values[e]
     found = match_pairs(starts, columns, values, detections.shape[0], 0.0)
-    match = filled(n, NONE)
+    match = nones(n)
     for g in range(size):
         match[group[g]] = found[g]
     compensate_camera(tables, match, detections, dt, settings)
@@ -127,20 +135,13 @@ def matchable(track: Record, dt: float, statistics: Record, settings: Record) ->
     if track["state"] != CONFIRMED:
         return True
     height = track["mean"][3]
-    shaky = max(shakiness(statistics, 0, height, settings), shakiness(statistics, 1, height, settings))
+    shaky = 1.0
+    for axis in range(2):
+        shaky = max(shaky, shakiness(statistics, axis, height, settings))
     return track["time_since_update"] <= max(settings["memory"] / shaky, dt) + dt / 2
 
 
 CONFIRMED_SURE, CONFIRMED_UNSURE, TENTATIVE_SURE = 0, 1, 2
-
-
-@jit
-def _match_stage(tracks: Table, group: Ints, found: Ints, taken: Bools) -> None:
-    """Write the matches (G,) of a group (G,) of rows into their tracks, and mark their detections as taken."""
-    for g in range(group.shape[0]):
-        if found[g] != NONE:
-            tracks[group[g]]["match"] = found[g]
-            taken[found[g]] = True
 
 
 @jit(phase=True)
@@ -154,19 +155,17 @@ def match_by_motion(tables: EdgeTables, detections: Table, dt: float, settings: 
         settings: the parameters.
     """
     tracks, n, m = tables.tracks, tables.counts[0]["live"], detections.shape[0]
-    for row in range(n):
-        tracks[row]["match"] = NONE
-        tracks[row]["returns"] = False
     if n == 0 or m == 0:
         return
     _follow_camera(tables, detections, dt, settings)
-    sure, taken = np.empty(m, dtype=np.bool_), np.zeros(m, dtype=np.bool_)
+    sure = np.empty(m, dtype=np.bool_)
     for k in range(m):
         sure[k] = sureness(detections[k]["confidence"]) >= settings["low"]
+    statistics = tables.statistics[0]
     group, least, size = np.empty(n, dtype=np.int64), np.empty(n), 0
     for row in range(n):
         track = tracks[row]
-        if matchable(track, dt, tables.statistics[0], settings):
+        if matchable(track, dt, statistics, settings):
             group[size] = row
             confirmed = track["state"] == CONFIRMED
             least[size] = settings["similarity"] if confirmed else settings["tentative_similarity"]
@@ -185,7 +184,7 @@ def match_by_motion(tables: EdgeTables, detections: Table, dt: float, settings: 
             before = count
             for e in range(first[g], first[g + 1]):
                 k = columns[e]
-                if not taken[k] and sure[k] == (stage != CONFIRMED_UNSURE):
+                if not detections[k]["taken"] and sure[k] == (stage != CONFIRMED_UNSURE):
                     these[count], costs[count] = k, least[g] - values[e]
                     count += 1
             if count > before:
@@ -194,7 +193,7 @@ def match_by_motion(tables: EdgeTables, detections: Table, dt: float, settings: 
                 starts[size] = count
         if size > 0:
             found = match_pairs(starts[: size + 1], these[:count], costs[:count], m, 0.0)
-            _match_stage(tracks, members[:size], found, taken)
+            accept(tracks, detections, members[:size], found)
 
 
 @jit
@@ -204,7 +203,7 @@ def overlapping_tracks(tracks: Table, group: Ints, grow: float, least: float) ->
     Args:
         tracks: (C,) EDGE_TRACK.
         group: (G,) int64 rows.
-        grow: as for `similarity`.
+        grow: as for `overlap`.
         least: IoU.
 
     Returns:
@@ -215,24 +214,26 @@ def overlapping_tracks(tracks: Table, group: Ints, grow: float, least: float) ->
         x[g] = tracks[group[g]]["mean"][0]
         widest = max(widest, tracks[group[g]]["mean"][2])
     by_x = ascending(x)
+    boxes = np.empty(group.shape[0], dtype=BOX)  # from left to right
+    for at in range(group.shape[0]):
+        for i in range(4):
+            boxes[at]["xywh"][i] = tracks[group[by_x[at]]]["mean"][i]
     higher = np.empty(group.shape[0] + 16, dtype=np.int64)
     lower = np.empty(group.shape[0] + 16, dtype=np.int64)
     scale = (0.5 + grow) * SLACK
-    count = 0
+    count = np.int64(0)
     for at in range(group.shape[0]):
-        row = group[by_x[at]]
-        mean = tracks[row]["mean"]
-        end = mean[0] + (mean[2] + widest) * scale
+        box = boxes[at]["xywh"]
+        end = box[0] + (box[2] + widest) * scale
         for after in range(at + 1, group.shape[0]):
-            other = group[by_x[after]]
-            theirs = tracks[other]["mean"]
-            if theirs[0] > end:
+            other = boxes[after]["xywh"]
+            if other[0] > end:
                 break
-            if abs(theirs[1] - mean[1]) > (mean[3] + theirs[3]) * scale:
+            if abs(other[1] - box[1]) > (box[3] + other[3]) * scale:
                 continue
-            first, second = max(row, other), min(row, other)
-            if similarity(tracks[first]["mean"], tracks[second]["mean"], grow, False) > least:
-                higher, lower = pushed(higher, count, first), pushed(lower, count, second)
+            first, second = group[by_x[at]], group[by_x[after]]
+            if (overlap(box, other, grow) if first > second else overlap(other, box, grow)) > least:
+                higher, lower = pushed(higher, count, max(first, second)), pushed(lower, count, min(first, second))
                 count += 1
     pairs = np.empty((count, 2), dtype=np.int64)
     for p in range(count):

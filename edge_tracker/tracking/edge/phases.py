@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Ints, Record, Table, ascending
-from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.detections import Scene
+from edge_tracker.tracking.arrays import NONE, Ints, Record, Table
+from edge_tracker.tracking.detections import Scene, sort_by_x
 from edge_tracker.tracking.edge import filter as edge_filter
 from edge_tracker.tracking.edge.crossings import BUDGET, note_crossings, remember_features, settle_crossings
 from edge_tracker.tracking.edge.filter import inaccuracy, sureness
+from edge_tracker.tracking.edge.motion import match_by_motion
 from edge_tracker.tracking.edge.reentry import reenter_tracks
 from edge_tracker.tracking.edge.requests import mark_clean
 from edge_tracker.tracking.edge.scale import observe_distances
@@ -24,7 +24,7 @@ from edge_tracker.tracking.edge.tables import (
 )
 from edge_tracker.tracking.gallery import append, clear, release
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import CONFIRMED, append_track, delete_tracks, note_detection, unmatched
+from edge_tracker.tracking.tables import CONFIRMED, append_track, delete_tracks, note_detection
 
 HITS = 2  # that confirm a track, given the evidence
 
@@ -32,18 +32,13 @@ HITS = 2  # that confirm a track, given the evidence
 @jit(phase=True)
 def look_over(detections: Table, appearance: bool, settings: Record) -> None:
     """Measure the detections (K,) as x, y, w, h, sort them by x, and mark the clean ones: none without appearance."""
-    m = detections.shape[0]
-    x = np.empty(m)
-    for k in range(m):
+    for k in range(detections.shape[0]):
         measured, ltwh = detections[k]["measured"], detections[k]["ltwh"]
         for i in range(2):
             measured[i + 2] = ltwh[i + 2]
             measured[i] = ltwh[i] + measured[i + 2] / 2
-        x[k] = measured[0]
         detections[k]["clean"] = False
-    order = ascending(x)
-    for k in range(m):
-        detections[k]["by_x"] = order[k]
+    sort_by_x(detections)
     if appearance:
         mark_clean(detections, settings)
 
@@ -51,8 +46,9 @@ def look_over(detections: Table, appearance: bool, settings: Record) -> None:
 @jit(phase=True)
 def predict(tables: EdgeTables, dt: float, settings: Record) -> None:
     """Move all tracks ahead by `dt` frames."""
+    tracks, statistics = tables.tracks, tables.statistics[0]
     for row in range(tables.counts[0]["live"]):
-        predict_track(tables.tracks[row], dt, tables.statistics[0], settings)
+        predict_track(tracks[row], dt, statistics, settings)
 
 
 @jit(phase=True)
@@ -65,14 +61,14 @@ def match_by_appearance(tables: EdgeTables, scene: Scene, settings: Record) -> N
 @jit(phase=True)
 def update(tables: EdgeTables, scene: Scene, dt: float, settings: Record) -> None:
     """Correct the tracks that were matched, and note that the others were missed."""
-    statistics = tables.statistics[0]
+    tracks, detections, statistics = tables.tracks, scene.detections, tables.statistics[0]
     appearance = statistics["seen"] > 0.0
     for row in range(tables.counts[0]["live"]):
-        track = tables.tracks[row]
+        track = tracks[row]
         if track["match"] == NONE:
             miss_track(track, dt, appearance, settings)
             continue
-        detection = scene.detections[track["match"]]
+        detection = detections[track["match"]]
         update_track(track, detection["measured"], detection["confidence"], HITS, statistics, settings)
         note_detection(track, detection)
 
@@ -80,9 +76,10 @@ def update(tables: EdgeTables, scene: Scene, dt: float, settings: Record) -> Non
 @jit
 def observe_confidences(tables: EdgeTables, detections: Table) -> None:
     """Gather the confidences of the detections that confirmed tracks have got."""
-    total, count = 0.0, 0
+    total, count = 0.0, np.int64(0)
+    tracks = tables.tracks
     for row in range(tables.counts[0]["live"]):
-        track = tables.tracks[row]
+        track = tracks[row]
         if track["match"] != NONE and track["state"] == CONFIRMED:
             total, count = total + sureness(detections[track["match"]]["confidence"]), count + 1
     observe(tables.statistics[0]["confidence"], total, count, USUAL_FADE)
@@ -101,7 +98,7 @@ def _start_track(tables: EdgeTables, scene: Scene, place: int, settings: Record)
     track["returns"] = False
     clear(track["pending"])
     if detection["clean"] and detection["norm"] > 0.0:
-        append(tables.gallery, track["gallery"], scene.features[detection["origin"]], detection["norm"], BUDGET)
+        append(tables.gallery, track["gallery"], scene.features, detection["origin"], detection["norm"], BUDGET)
         track["stale"] = 0.0
 
 
@@ -113,17 +110,35 @@ def finish(tables: EdgeTables, scene: Scene, settings: Record) -> Ints:
         (K,) int64, the former rows of the tracks that ended (see `tables.delete_tracks`).
     """
     observe_confidences(tables, scene.detections)
-    places = unmatched(tables, scene.detections)
     if tables.statistics[0]["seen"] > 0.0:
         note_crossings(tables, settings)
         remember_features(tables, scene, settings)
         settle_crossings(tables, settings)
+    tracks, gallery, detections = tables.tracks, tables.gallery, scene.detections
     ended = delete_tracks(tables)
-    for place in places:
-        if sureness(scene.detections[place]["confidence"]) >= settings["low"]:
+    for place in range(detections.shape[0]):
+        detection = detections[place]
+        if not detection["taken"] and sureness(detection["confidence"]) >= settings["low"]:
             _start_track(tables, scene, place, settings)
     for k in range(ended.shape[0]):
-        track = tables.tracks[tables.tracks.shape[0] - 1 - k]
-        release(tables.gallery, track["gallery"])
-        release(tables.gallery, track["pending"])
+        track = tracks[tracks.shape[0] - 1 - k]
+        release(gallery, track["gallery"])
+        release(gallery, track["pending"])
     return ended
+
+
+@jit(phase=True)
+def open_frame(tables: EdgeTables, detections: Table, dt: float, settings: Record) -> None:
+    """The phases up to the matching by motion, in one call."""
+    look_over(detections, tables.statistics[0]["seen"] > 0.0, settings)
+    predict(tables, dt, settings)
+    match_by_motion(tables, detections, dt, settings)
+
+
+@jit(phase=True)
+def close_frame(tables: EdgeTables, scene: Scene, dt: float, settings: Record) -> Ints:
+    """The phases after the matching by motion, in one call; returns as `finish`."""
+    if tables.statistics[0]["seen"] > 0.0:
+        match_by_appearance(tables, scene, settings)
+    update(tables, scene, dt, settings)
+    return finish(tables, scene, settings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Ints, Record, Table, filled
-from edge_tracker.tracking.assignment import NONE, match_pairs
+from edge_tracker.tracking.arrays import NONE, Ints, Record, Table, nones
+from edge_tracker.tracking.assignment import match_pairs
 from edge_tracker.tracking.detections import Scene
 from edge_tracker.tracking.edge.filter import sureness
 from edge_tracker.tracking.edge.scale import cosine_distance, normalised
@@ -20,10 +20,10 @@ FAR = 10.0  # so much more than any distance that as many tracks as possible com
 @jit
 def lost_tracks(tables: EdgeTables, settings: Record) -> Ints:
     """The rows (L,) that may come back: confirmed, with features, without a detection, and not for too long."""
-    lost = np.empty(tables.counts[0]["live"], dtype=np.int64)
+    tracks, lost = tables.tracks, np.empty(tables.counts[0]["live"], dtype=np.int64)
     count = 0
     for row in range(lost.shape[0]):
-        track = tables.tracks[row]
+        track = tracks[row]
         known = track["state"] == CONFIRMED and track["gallery"]["newest"] != NO_ROW
         if known and track["match"] == NONE and track["time_since_update"] <= settings["reenter_age"]:
             lost[count] = row
@@ -56,9 +56,9 @@ def may_return(track: Record, detection: Record, settings: Record) -> bool:
 @jit
 def owners(tables: EdgeTables, detections: Table) -> Ints:
     """The row of each of the detections, (K,) int64, NONE for none."""
-    owner = filled(detections.shape[0], NONE)
+    tracks, owner = tables.tracks, nones(detections.shape[0])
     for row in range(tables.counts[0]["live"]):
-        match = tables.tracks[row]["match"]
+        match = tracks[row]["match"]
         if match != NONE:
             owner[match] = row
     return owner
@@ -70,7 +70,8 @@ def reenter_tracks(tables: EdgeTables, scene: Scene, settings: Record) -> None:
 
     The tracks that come back have `returns` set; a tentative track that had the detection loses it.
     """
-    tracks, detections, m = tables.tracks, scene.detections, scene.detections.shape[0]
+    tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
+    statistics, m = tables.statistics[0], detections.shape[0]
     lost = lost_tracks(tables, settings)
     if lost.shape[0] == 0:
         return
@@ -78,7 +79,8 @@ def reenter_tracks(tables: EdgeTables, scene: Scene, settings: Record) -> None:
     starts = np.empty(lost.shape[0] + 1, dtype=np.int64)
     columns = np.empty(lost.shape[0] * m, dtype=np.int64)
     costs = np.empty(columns.shape[0])
-    count = starts[0] = 0
+    starts[0] = 0
+    count = 0
     for g in range(lost.shape[0]):
         track = tracks[lost[g]]
         for k in range(m):
@@ -88,9 +90,9 @@ def reenter_tracks(tables: EdgeTables, scene: Scene, settings: Record) -> None:
                 continue
             if not may_return(track, detection, settings):
                 continue
-            feature = scene.features[detection["origin"]]
-            distance = cosine_distance(tables.gallery, track, feature, detection["norm"])
-            distance = normalised(tables.statistics[0], distance)
+            origin, norm = detection["origin"], detection["norm"]
+            distance = cosine_distance(gallery, track, features, origin, norm)
+            distance = normalised(statistics, distance)
             if distance < settings["reenter"]:
                 columns[count], costs[count] = k, distance
                 count += 1
@@ -104,3 +106,4 @@ def reenter_tracks(tables: EdgeTables, scene: Scene, settings: Record) -> None:
                 tracks[owner[found[g]]]["match"] = NONE  # the tentative track was the lost one
             tracks[lost[g]]["match"] = found[g]
             tracks[lost[g]]["returns"] = True
+            detections[found[g]]["taken"] = True

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Bools, Ints, Record, Table
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Bools, Ints, Record, Table
 from edge_tracker.tracking.edge.filter import sureness
 from edge_tracker.tracking.edge.motion import overlapping_tracks
 from edge_tracker.tracking.edge.reentry import lost_tracks, may_return, owners
@@ -48,10 +47,10 @@ def mark_clean(detections: Table, settings: Record) -> None:
 @jit
 def followed(tables: EdgeTables, settings: Record) -> Ints:
     """The confirmed rows (G,) whose place is known."""
-    group = np.empty(tables.counts[0]["live"], dtype=np.int64)
+    tracks, group = tables.tracks, np.empty(tables.counts[0]["live"], dtype=np.int64)
     count = 0
     for row in range(group.shape[0]):
-        track = tables.tracks[row]
+        track = tracks[row]
         if track["state"] == CONFIRMED and track["time_since_update"] <= settings["memory"]:
             group[count] = row
             count += 1

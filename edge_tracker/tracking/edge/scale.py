@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_tracker.tracking.arrays import Floats, Record, ascending
-from edge_tracker.tracking.assignment import NONE
+from edge_tracker.tracking.arrays import NONE, Floats, Record, ascending
 from edge_tracker.tracking.detections import Scene
 from edge_tracker.tracking.edge.statistics import observe
 from edge_tracker.tracking.edge.tables import EdgeTables
@@ -33,15 +32,16 @@ def normalised(statistics: Record, distance: float) -> float:
 
 
 @jit
-def cosine_distance(gallery: Gallery, track: Record, feature: Floats, norm: float) -> float:
-    """Smallest cosine distance of a feature (D,) of this length from the gallery of a track."""
-    return smallest_distance(gallery, track["gallery"], track["gallery"]["held"], feature, norm, -np.inf)
+def cosine_distance(gallery: Gallery, track: Record, features: Floats, k: int, norm: float) -> float:
+    """Smallest cosine distance of the k-th of the features (M, D), of this length, from the gallery of a track."""
+    return smallest_distance(gallery, track["gallery"], track["gallery"]["held"], features, k, norm, -np.inf)
 
 
 @jit
 def observe_distances(tables: EdgeTables, scene: Scene) -> None:
     """Gather how far features are from the gallery of their own track and from those of its neighbours."""
-    tracks, gallery, n = tables.tracks, tables.gallery, tables.counts[0]["live"]
+    tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
+    n = tables.counts[0]["live"]
     x, known = np.empty(n), np.empty(n, dtype=np.int64)
     count = 0
     for row in range(n):
@@ -51,19 +51,19 @@ def observe_distances(tables: EdgeTables, scene: Scene) -> None:
             count += 1
     left_to_right = ascending(x[:count])  # for the order in which tracks started means nothing
     same, others = 0.0, 0.0
-    of_same, of_others = 0, 0
+    of_same, of_others = np.int64(0), np.int64(0)
     for i in range(count):
         track = tracks[known[left_to_right[i]]]
-        detection = scene.detections[track["match"]]
+        detection = detections[track["match"]]
         norm = detection["norm"]
         if track["returns"] or not detection["clean"] or not norm > 0.0:
             continue
-        feature = scene.features[detection["origin"]]
-        same += cosine_distance(gallery, track, feature, norm)
+        origin = detection["origin"]
+        same += cosine_distance(gallery, track, features, origin, norm)
         of_same += 1
         for step in range(1, min(count, OTHERS + 1)):
             other = tracks[known[left_to_right[(i + step) % count]]]
-            others += cosine_distance(gallery, other, feature, norm)
+            others += cosine_distance(gallery, other, features, origin, norm)
             of_others += 1
     observe(tables.statistics[0]["same"], same, of_same, FADE)
     observe(tables.statistics[0]["other"], others, of_others, FADE)

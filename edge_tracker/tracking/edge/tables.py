@@ -30,7 +30,7 @@ from edge_tracker.tracking.tables import (
 
 MOST_EVIDENCE = 7.0  # that one detection gives
 LONG_AGO = 1e12  # frames
-PENDING = 3  # features a track may show after a crossing before it is decided who is who
+PENDING = np.int64(3)  # features that a track may show after a crossing before it is decided who is who
 
 # A track, with what this method keeps beside the rest.
 #   evidence: sum of -ln(1 - confidence) over the detections matched. stale: frames since a feature entered the gallery.
@@ -78,6 +78,7 @@ def predict_track(track: Record, dt: float, statistics: Record, settings: Record
     pass_time(track, dt)
     track["stale"] += dt
     track["parted"] += dt
+    track["returns"] = False
 
 
 @jit
@@ -130,9 +131,9 @@ def miss_track(track: Record, dt: float, appearance: bool, settings: Record) -> 
 @jit(phase=True)
 def show(tables: EdgeTables) -> Table:
     """Copies of what callers are shown of the live rows: (N,) SHOWN."""
-    shown = np.empty(tables.counts[0]["live"], dtype=SHOWN)
+    tracks, shown = tables.tracks, np.empty(tables.counts[0]["live"], dtype=SHOWN)
     for row in range(shown.shape[0]):
-        show_track(shown[row], tables.tracks[row], edge_filter.box(tables.tracks[row]))
+        show_track(shown[row], tracks[row], edge_filter.box(tracks[row]))
     return shown
 
 
@@ -178,6 +179,10 @@ class EdgeTable(TrackTable):
     def alike(self, capacity: int = 1) -> EdgeTable:
         return EdgeTable(self.settings, capacity)
 
+    def unmatch(self) -> None:
+        super().unmatch()
+        self.live["returns"] = False
+
     def shown(self) -> Table:
         return show(self.tables)
 
@@ -211,7 +216,7 @@ class EdgeTable(TrackTable):
     def state_dict(self) -> dict[str, np.ndarray]:
         live, state = self.live, super().state_dict()
         state |= {f"edge_{name}": live[name].copy() for name in SAVED}
-        state["edge_pending"] = live["pending"]["held"].copy()
+        state["edge_pending"] = live["pending"]["held"].astype(np.int32)
         state["edge_pending_unit"], state["edge_pending_norm"] = self._features_of("pending")
         state["edge_learnt"] = self.tables.statistics.view(np.float64).copy()
         return state
@@ -232,5 +237,5 @@ class EdgeTable(TrackTable):
         check_features("edge_pending", held, unit, norm)
         if held.max(initial=0) > PENDING:
             raise InputError(f"tracker state: edge_pending is {held.tolist()}, expected {PENDING} at most")
-        fresh._load_features("pending", held, unit, norm, PENDING)
+        fresh._load_features("pending", held, unit, norm, int(PENDING))
         self.tables = fresh.tables._replace(statistics=statistics.view(STATISTICS))

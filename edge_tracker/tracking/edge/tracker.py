@@ -59,17 +59,31 @@ class EdgeTracker(Method):
         self.settings = (p.edge_settings or EdgeSettings()).in_frames(float(p.frame_rate))
         self.compiled = as_record({**self.settings._asdict(), "class_aware": bool(common.class_aware)})
         self._max_embeddings, self._selective = p.max_embeddings, bool(p.selective)
-        self.n_init, self.budget = phases.HITS, BUDGET
+        self.n_init, self.budget = phases.HITS, int(BUDGET)
         self.max_age = float(int(max(self.settings.memory, self.settings.reenter_age)))
         super().__init__(common, whole_pixels=False)
 
     def new_table(self) -> EdgeTable:
         return EdgeTable(self.compiled)
 
-    def prepare(self, given: Given, embeds: Embeds | None = None) -> Scene:
-        scene = super().prepare(given, embeds)
-        phases.look_over(scene.detections, self.table.appearance, self.compiled)
-        return scene
+    def step(self, given: Given, dt: float, embeds: Embeds | None = None) -> Ints:
+        scene = self.prepare(given, embeds)
+        if embeds is None or not self._selective:
+            phases.open_frame(self.table.tables, scene.detections, dt, self.compiled)
+        else:
+            self._open_and_ask(scene, dt, embeds)
+        return phases.close_frame(self.table.tables, scene, dt, self.compiled)
+
+    def _open_and_ask(self, scene: Scene, dt: float, embeds: Embeds) -> None:
+        """The phases up to the matching by motion, and the embedder's; if that fails, nothing is changed."""
+        live, statistics = self.table.live, self.table.tables.statistics
+        before = live.copy(), statistics.copy()
+        try:
+            phases.open_frame(self.table.tables, scene.detections, dt, self.compiled)
+            self._ask(scene, dt, embeds)
+        except BaseException:
+            live[:], statistics[:] = before
+            raise
 
     def _embedded(self, scene: Scene, m: int, embeds: Embeds) -> Scene:
         if not self._selective:
@@ -82,17 +96,6 @@ class EdgeTracker(Method):
             self.table.statistics["seen"] = 1.0
             # A frame adds each feature once, and may begin a block for each queue that moves into its gallery.
             self.table.reserve_features(2 * detections + len(self.table), features.shape[1])
-
-    def _predict_and_match(self, scene: Scene, dt: float, embeds: Embeds | None) -> None:
-        if embeds is None or not self._selective:
-            return super()._predict_and_match(scene, dt, embeds)
-        live, statistics = self.table.live, self.table.tables.statistics
-        before = live.copy(), statistics.copy()
-        try:
-            super()._predict_and_match(scene, dt, embeds)
-        except BaseException:
-            live[:], statistics[:] = before
-            raise
 
     def predict(self, dt: float) -> None:
         phases.predict(self.table.tables, dt, self.compiled)
@@ -107,6 +110,7 @@ class EdgeTracker(Method):
     def match_by_motion(self, scene: Scene, dt: float) -> None:
         """Match the predicted tracks to the detections by motion alone."""
         self.table.dt = dt
+        phases.look_over(scene.detections, self.table.appearance, self.compiled)
         match_by_motion(self.table.tables, scene.detections, dt, self.compiled)
 
     def match_by_appearance(self, scene: Scene) -> None:
