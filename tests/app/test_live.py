@@ -73,6 +73,7 @@ def script():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(live, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(live, "CLOSE_S", 0.05)  # a script's read does not end by itself
 
 
 def test_frames_come_in_order_with_number_and_times(script):
