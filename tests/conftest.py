@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parent.parent
 # Tests that load ONNX Runtime by themselves report no more to its makers than edge-tracker does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Ctrl-C reaches the tests and the programs that they start, even if a shell started pytest with it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run, however long the machine takes for them. Fixtures may serve several.
 settings.register_profile(
     "edge-tracker",
