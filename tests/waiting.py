@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -16,6 +17,7 @@ T = TypeVar("T")
 # How long something takes is not what is tested.
 PATIENCE_S = 300.0
 COMPILING_S = 900.0  # for a program that compiles the tracker first, on a busy machine
+WORKERS = 64  # more than pytest-xdist is started with
 
 
 def wait_for(condition: Callable[[], T], what: str | Callable[[], str] = "", seconds: float = PATIENCE_S) -> T:
@@ -47,12 +49,15 @@ def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody listens at, each another.
 
     They lie below those that the kernel gives to outgoing connections: one of these could take a port, also while its
-    server is away, and one that looks for this server would reach itself.
+    server is away, and one that looks for this server would reach itself. Each worker of pytest-xdist has ports of its
+    own, because a port is free again until its server listens.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     with ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
-            port, listener = random.randrange(15_000, 32_000), held.enter_context(socket.socket())
+            port = random.randrange(15_000 + worker, 32_000, WORKERS)
+            listener = held.enter_context(socket.socket())
             with suppress(OSError):
                 listener.bind(("127.0.0.1", port))
                 ports.append(port)

@@ -24,7 +24,7 @@ from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.inference.triton import ServerStatus
 from tests.app.browser import Browser, find_browser
 from tests.app.truth import moments
-from tests.waiting import meanwhile
+from tests.waiting import free_port, meanwhile
 
 WHERE = ZoneConfig(polygon=[[100.0, 150.0], [650.0, 150.0], [650.0, 450.0], [100.0, 450.0]])
 CARD = "document.querySelectorAll('.camera')[{}]"
@@ -221,8 +221,8 @@ def test_each_element_that_tells_something_has_a_name(page):
 def test_the_page_comes_back_with_the_server(page):
     stats = Stats({"yard": CameraStats("yard", connected=True)}, ready=True)
     picture = Frame(1, 0.0, np.full((576, 768, 3), 90, np.uint8))
-    with serving(stats) as server:
-        port = server.address[1]
+    port = free_port()  # which no connection takes while the server is away
+    with serving(stats, port) as server:
         server.show("yard", picture, _none())
         page.open(url(server))
         page.until("document.querySelector('img')?.naturalWidth === 768")
