@@ -215,6 +215,7 @@ def test_version_and_help(capsys):
         assert "--max-frames" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_may_be_left_out(replay):
     first = run("--config", replay, "--max-frames", 20)
     second = run("run", "-c", replay, "--max-frames", 20)
@@ -241,6 +242,7 @@ def test_check_lists_all_that_is_missing(write, tmp_path):
     assert [line.split(": ")[2] for line in lines] == ["source.uri", "detector.model", "embedder.model", "outputs.mot"]
 
 
+@pytest.mark.slow
 def test_warmup():
     code, out, err = run("warmup")
     assert (code, err) == (0, "")
@@ -250,6 +252,7 @@ def test_warmup():
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_replay_without_video_and_models(replay):
     code, out, err = run("--config", replay)
     assert code == 0
@@ -265,6 +268,7 @@ def test_replay_without_video_and_models(replay):
     assert len((replay.parent / "out/t.txt").read_text().splitlines()) == 2 * 58
 
 
+@pytest.mark.slow
 def test_no_outputs_is_allowed_and_said(replay):
     code, out, err = run("--config", replay, "--set", "outputs={}")
     assert code == 0
@@ -303,6 +307,7 @@ def wait_until_written(process, path, lines):
     wait_for(written, path.name, COMPILING_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 0, "SIGTERM")])
 def test_a_signal_leaves_valid_files(long_run, number, code, name):
     folder = long_run.parent

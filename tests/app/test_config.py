@@ -381,6 +381,7 @@ documents = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(data=st.dictionaries(keys, documents, max_size=5))
 def test_any_document_is_taken_or_refused_in_single_lines(write, data):

@@ -65,6 +65,7 @@ def everything(folder: Path) -> dict[tuple[int, int], tuple[RecordedFrame, Track
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edge", "edge-motion", "deepsort", "deepsort-motion"])
 def test_every_frame_of_every_track_is_accounted_for(recordings, name: str) -> None:
     said = everything(recordings[name])

@@ -295,6 +295,7 @@ def test_it_needs_no_model_no_video_and_no_runtime(tmp_path: Path, shared_data: 
     assert "reproduced bit for bit: 30 frames" in run.stdout
 
 
+@pytest.mark.slow
 def test_records_that_are_whole_but_wrong_never_end_in_a_traceback(tmp_path: Path, shared_data: Path, capsys) -> None:
     record(tmp_path, shared_data, count=6, looks=True)
     (path,) = tmp_path.glob("*.rec")

@@ -238,6 +238,7 @@ def test_an_interruption_at_any_step_leaves_only_whole_files(place, monkeypatch,
     assert not list(Path("out").glob(".*")) if Path("out").exists() else True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_export_leaves_only_whole_files(place, number):
     script = (

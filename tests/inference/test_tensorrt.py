@@ -15,6 +15,7 @@ from tests.waiting import COMPILING_S
 from .conftest import FAKES, ROOT, VERSIONS, run_python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "library"), [*((version, "cuda-bindings") for version in VERSIONS), ("8.6.1", "pycuda")]
 )

@@ -316,6 +316,7 @@ print(sum(len(model.run(batch)[0]) for _ in range(6)))
 """
 
 
+@pytest.mark.slow
 def test_requests_of_four_processes_run_together(server, place, engines):
     """The server's own figures: fewer executions than requests."""
     write_model(place / "repository", "mobilenetv2", engines / "mobilenetv2.onnx")
