@@ -1,4 +1,4 @@
-"""What several test modules share: where the real data and the exported models are."""
+"""Fixtures of all tests: the real data, the exported models, and a log that each test leaves as it was."""
 
 from __future__ import annotations
 

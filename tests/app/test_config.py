@@ -364,7 +364,7 @@ def test_credentials_are_never_shown(write, secret):
 
 
 def complaints(path: Path, overrides=()) -> list[str]:
-    """What `load_config` says, line by line; nothing if it is content."""
+    """The lines of the error that `load_config` raises; empty if it raises none."""
     try:
         load_config(path, overrides)
     except ConfigError as error:

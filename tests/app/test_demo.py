@@ -75,7 +75,7 @@ def peak_mib(folder: Path) -> float:
 
 @pytest.fixture(scope="module")
 def detections(engines, demo_video):
-    """What the demo's detector finds down to the least confidence, as `read_mot` gives it."""
+    """All detections of the demo's detector, down to the lowest confidence, in the form of `read_mot`."""
     detector = Detector(engines / "yolov3-tiny.onnx", confidence=0.01, classes=["person"], device="cpu")
     capture, found = cv2.VideoCapture(str(demo_video)), {}
     for frame in range(1, FRAMES + 1):

@@ -1,4 +1,4 @@
-"""What `replay --explain` says, against what came out and against SciPy."""
+"""The explanations of `replay --explain`, compared with the tracker's results and with SciPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches a real broker: Mosquitto, started, killed and restarted here."""
+"""Messages to a real broker: Mosquitto, started, killed and restarted here."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def frame_tracks(index):
 
 
 class Outputs:
-    """What stands for the outputs of a configuration: one sink that does as it is told."""
+    """A stand-in for the outputs of a configuration: one sink that does as it is told."""
 
     def __init__(self, path):
         self.path, self.broken, self.gate, self.written = path, False, threading.Event(), []

@@ -1,4 +1,4 @@
-"""Where frames come from: every kind of source, and how each fails."""
+"""Every kind of source of frames, and the ways each can fail."""
 
 from __future__ import annotations
 

@@ -330,7 +330,7 @@ def test_an_output_folder_that_cannot_be_written(place, capsys):
 
 @pytest.mark.slow
 def test_the_default_models_from_their_published_weights(tmp_path, demo_video, capsys):
-    """What `make export` does, on fewer frames."""
+    """The same steps as `make export`, on fewer frames."""
     arguments = ["--output", str(tmp_path), "--video", str(demo_video), "--frames", "20"]
     status = command.main(arguments)
     captured = capsys.readouterr()

@@ -26,7 +26,7 @@ OPERATORS = {
 
 
 def checkpoint(network: osnet.OSNet, classes: int = 7, prefix: str = "") -> dict[str, object]:
-    """What Torchreid saves in training."""
+    """A checkpoint as Torchreid saves it in training."""
     weights = {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
     weights[f"{prefix}classifier.weight"] = torch.zeros(classes, osnet.DIMENSION)
     weights[f"{prefix}classifier.bias"] = torch.zeros(classes)

@@ -399,7 +399,7 @@ def test_another_version_is_looked_at_before_it_is_used(scripted, crops, caplog)
 
 
 def test_features_of_another_length_are_refused(scripted, crops):
-    """Where the server leaves the length open, and so does not say it beforehand."""
+    """The server leaves the length open here, so it is not known beforehand."""
     servicer, uri = scripted
     embedder = Embedder(uri, deadline_ms=ENOUGH_MS)
     servicer.width = 5

@@ -130,7 +130,7 @@ def batch(ray_instance, tmp_path):
 
 
 def single_run(config: Path, source: Path, folder: Path) -> Path:
-    """What `edge-tracker --config CONFIG --source SOURCE` writes, into a folder."""
+    """Write the results of `edge-tracker --config CONFIG --source SOURCE` into a folder."""
     sets = [f"outputs.mot={folder / 'tracks.txt'}", f"outputs.jsonl={folder / 'tracks.jsonl'}"]
     with Pipeline(load_config(config, sets, str(source))) as pipeline:
         pipeline.run()
@@ -152,7 +152,7 @@ def summary(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def in_hand(folder: Path, text: str = "tracks.txt") -> bool:
-    """Whether a worker has written something of an unfinished video."""
+    """True once a worker has written results of an unfinished video."""
     found = False
     for path in (folder / "results" / ".batch" / "work").glob(f"*/{text}"):
         with suppress(FileNotFoundError):  # it has just been finished

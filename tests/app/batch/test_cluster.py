@@ -1,4 +1,4 @@
-"""How a machine or a cluster is divided, and Ray where it is not there."""
+"""Dividing a machine or a cluster among workers, and doing without Ray."""
 
 from __future__ import annotations
 

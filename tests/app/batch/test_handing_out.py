@@ -1,4 +1,4 @@
-"""Which worker gets what, and what becomes of the others: with workers that do as they are told."""
+"""Handing out videos to scripted workers, which finish, fail, hang or die as they are told."""
 
 from __future__ import annotations
 
