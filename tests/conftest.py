@@ -14,6 +14,10 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parent.parent
 # Tests that load ONNX Runtime by themselves report no more to its makers than edge-tracker does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# NumPy's and torch's own threads wait for each other by spinning, which costs several times what they compute, on small
+# arrays and beside other workers. NumPy reads this when it is imported, so it stands before that.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 # Ctrl-C reaches the tests and the programs that they start, even if a shell started pytest with it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run, however long the machine takes for them. Fixtures may serve several.
