@@ -90,7 +90,6 @@ def test_reads_the_size_from_the_shapes(name: str) -> None:
     assert clip.name_of(config) == name
 
 
-@pytest.mark.slow
 @small
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
 def test_loads_a_torchscript_archive_in_half_precision(whole: Whole, config: clip.Config, tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ def test_has_the_published_number_of_parameters(name: str) -> None:
     assert round(count / 1e6, 1) == PUBLISHED[width]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", by_size(osnet.VARIANTS))
 def test_equals_torchreids_network(name: str) -> None:
     definitions = oracles.torchreid("osnet_ain" if "_ain_" in name else "osnet")
@@ -54,7 +53,6 @@ def test_equals_torchreids_network(name: str) -> None:
         torch.testing.assert_close(network(pictures), original.eval()(pictures), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0"])
 def test_loads_a_training_checkpoint(name: str, tmp_path: Path) -> None:
     network = osnet.OSNet(osnet.VARIANTS[name])
@@ -66,7 +64,6 @@ def test_loads_a_training_checkpoint(name: str, tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()[key], tensor), key
 
 
-@pytest.mark.slow
 def test_loads_weights_of_the_time_before_batch_counters(tmp_path: Path) -> None:
     network = osnet.create("osnet_x0_25")
     old = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
@@ -89,7 +86,6 @@ def test_says_whose_weights_they_are(asked: str, given: str, tmp_path: Path) -> 
         osnet.load(asked, tmp_path / "w.pth")
 
 
-@pytest.mark.slow
 def test_says_what_does_not_fit(tmp_path: Path) -> None:
     weights = osnet.create("osnet_x0_25").state_dict()
     del weights["fc.0.bias"]

@@ -20,7 +20,6 @@ def walk(rng: np.random.Generator, steps: int) -> np.ndarray:
     return np.maximum(start + moves, [-1e9, -1e9, 0.05, 1]).astype(np.float32)
 
 
-@pytest.mark.slow
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), seen=st.lists(st.booleans(), min_size=1, max_size=25))
 def test_same_states_as_the_dense_filter(seed: int, seen: list[bool]) -> None:

@@ -54,10 +54,10 @@ def test_same_tracks_on_real_detections(shared_data: Path, sequence: str, budget
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param({}, marks=pytest.mark.slow),
+        {},
         {"nn_budget": 3, "max_age": 5},
         {"gating_only_position": True, "max_iou_distance": 0.9},
-        pytest.param({"max_cosine_distance": 0.05, "n_init": 1}, marks=pytest.mark.slow),
+        {"max_cosine_distance": 0.05, "n_init": 1},
         {"max_iou_distance": 0.99, "max_cosine_distance": 0.5},
     ],
 )
