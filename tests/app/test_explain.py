@@ -240,6 +240,7 @@ def test_edge_numbers_and_matches_at_real_identity_switches_are_those_of_scipy(r
             assert {row: k for row, k in got.items() if k is not None} == best
 
 
+@pytest.mark.slow
 def test_the_appearance_at_which_a_lost_track_comes_back_is_that_of_scipy(recordings) -> None:
     folder = recordings["edge"]
     compared = 0

@@ -157,6 +157,7 @@ def test_a_stream_that_ends_at_once_is_an_error(script):
     assert script.closed == 1
 
 
+@pytest.mark.slow
 def test_a_camera_that_hangs_is_opened_again_and_its_late_frame_is_not_taken(script, monkeypatch, caplog):
     monkeypatch.setattr(live, "GRACE_S", 0.1)
     hung = Script()

@@ -287,6 +287,7 @@ def test_a_broker_that_hangs_holds_up_nobody(broker: Broker, closing):
     assert stats.mqtt_queue == 0
 
 
+@pytest.mark.slow
 def test_a_broker_that_hangs_is_given_up_and_taken_up_again(broker: Broker, closing, monkeypatch):
     monkeypatch.setattr(mqtt, "KEEPALIVE_S", 1)
     subscriber = closing(Subscriber(broker.port))

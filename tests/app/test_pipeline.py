@@ -277,6 +277,7 @@ def test_a_file_whose_outputs_hang_at_the_end_is_not_complete(tmp_path):
     outputs.gate.set()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_file_waits_for_slow_outputs(tmp_path, monkeypatch):
     monkeypatch.setattr("edge_tracker.app.run.pipeline.DRAIN_S", 0.0)
     write = JsonlSink.write

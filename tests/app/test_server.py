@@ -316,6 +316,7 @@ def test_opencv_reads_the_stream():
             capture.release()
 
 
+@pytest.mark.slow
 def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
     monkeypatch.setattr(module, "STALLED_S", 5.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)  # 1 MB as JPEG

@@ -107,6 +107,7 @@ def test_build_where_nothing_can_be_built(without: dict[str, str], fake_gpu: Env
     assert len(done.stderr.strip().splitlines()) == 2, "one line of what is done, one of what went wrong"
 
 
+@pytest.mark.slow
 def test_the_engine_section_is_used(fake_gpu: Environment, site: Path) -> None:
     settings = [
         "--set",

@@ -63,6 +63,7 @@ print("closed")
 """
 
 
+@pytest.mark.slow
 def test_a_process_whose_gpu_is_lost_can_exit(fake_gpu: Callable[..., dict[str, str]], toy: Path) -> None:
     done = run_python(LOST, fake_gpu(), str(toy))
     assert done.returncode == 0, done.stderr

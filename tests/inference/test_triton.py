@@ -136,6 +136,7 @@ def test_a_model_that_is_not_there(server):
         Detector(server.uri("colour"))
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(server, crops, caplog):
     embedder = Embedder(server.uri("colour"), batch=4, deadline_ms=ENOUGH_MS)
     status, right = embedder.model.status, features(embedder, crops)
@@ -218,6 +219,7 @@ def test_a_fallback_sees_what_the_server_does_not(server, place, crops):
     embedder.close()
 
 
+@pytest.mark.slow
 def test_another_model_under_the_name_is_refused(server, place, crops, caplog):
     embedder = Embedder(server.uri("colour"), deadline_ms=ENOUGH_MS)
     status, right = embedder.model.status, features(embedder, crops)
@@ -252,6 +254,7 @@ def test_another_model_under_the_name_is_refused(server, place, crops, caplog):
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_later(server, place, crops):
     """With a fallback the server may be away at the start; another network than the fallback is not used then."""
     server.client.unload_model("colour")
@@ -354,6 +357,7 @@ def scripted() -> Iterator[tuple[Scripted, str]]:
         yield servicer, f"triton://{address}/scripted"
 
 
+@pytest.mark.slow
 def test_a_server_too_slow_for_whole_frames_is_left_alone_ever_longer(scripted, crops, monkeypatch):
     servicer, uri = scripted
     servicer.most = 1  # what it is tried out with
@@ -373,6 +377,7 @@ def test_a_server_too_slow_for_whole_frames_is_left_alone_ever_longer(scripted, 
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_late_costs_its_own_crops_alone(scripted, crops):
     servicer, uri = scripted
     embedder = Embedder(uri, batch=4, deadline_ms=5000)
