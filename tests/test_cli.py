@@ -186,6 +186,7 @@ def test_an_unknown_command():
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_output_that_fails_in_the_middle_of_a_run_is_told_after_the_summary(replay):
     code, out, err = run("--config", replay, "--set", "outputs.mot=/dev/full")
     assert code == 2
@@ -276,6 +277,7 @@ def test_no_outputs_is_allowed_and_said(replay):
     assert "no outputs" in err
 
 
+@pytest.mark.slow
 def test_output_to_a_pipe_that_closes(replay):
     """`edge-tracker ... | head -1` ends quietly."""
     script = f'"{sys.executable}" -m edge_tracker --config "{replay}" | true'
@@ -351,6 +353,7 @@ def test_a_killed_run_leaves_whole_lines(long_run):
     assert {len(row.split(",")) for row in rows} == {10}
 
 
+@pytest.mark.slow
 def test_progress_is_a_bar_on_a_terminal(replay):
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

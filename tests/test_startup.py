@@ -125,6 +125,7 @@ for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "everything"), [("deepsort", EVERYTHING), ("edge", EVERYTHING_OF_EDGE)])
 def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str) -> None:
     out = run(
@@ -204,6 +205,7 @@ def test_without_a_cache_it_warns_once_and_tracks_all_the_same(copied: Path, tmp
     assert not list(copied.rglob("*.nb*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
 def test_no_hidden_threads() -> None:
     program = f"""

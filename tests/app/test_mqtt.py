@@ -121,6 +121,7 @@ def test_a_real_run_arrives_whole_and_in_order(broker: Broker, closing, shared_d
     assert all(got.retain for got in late.got)
 
 
+@pytest.mark.slow
 def test_tracks_come_as_often_as_asked_by_the_streams_time(broker: Broker, closing, shared_data: Path):
     subscriber = closing(Subscriber(broker.port))
     stats = stats_of()

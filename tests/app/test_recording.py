@@ -380,6 +380,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_whole_records(tmp_path: Path, shared_data: Path, caplog) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     run = subprocess.run(

@@ -157,6 +157,7 @@ def test_other_settings_give_what_a_run_with_them_gives(tmp_path: Path, shared_d
     assert replay.result.missing == 0
 
 
+@pytest.mark.slow
 def test_other_settings_hold_across_files(tmp_path: Path, shared_data: Path) -> None:
     settings = {"method": "deepsort", "count": 700, "looks": True, "nn_budget": 5}
     record(tmp_path / "a", shared_data, limit=1, **settings)

@@ -53,6 +53,7 @@ def test_equals_torchreids_network(name: str) -> None:
         torch.testing.assert_close(network(pictures), original.eval()(pictures), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0"])
 def test_loads_a_training_checkpoint(name: str, tmp_path: Path) -> None:
     network = osnet.OSNet(osnet.VARIANTS[name])

@@ -216,6 +216,7 @@ def test_out_of_memory_ends_a_run(fake_gpu: Environment, site: Path) -> None:
 # ---- doctor ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_doctor_without_a_gpu(without: dict[str, str], site: Path) -> None:
     code, found = findings(without, site)
     assert code == 0
@@ -231,6 +232,7 @@ def test_doctor_without_a_gpu(without: dict[str, str], site: Path) -> None:
     assert "toy.fp16.onnx" in text
 
 
+@pytest.mark.slow
 def test_doctor_with_a_gpu(fake_gpu: Environment, site: Path) -> None:
     _, found = findings(fake_gpu("10.3.0"), site)
     assert found["GPU"]["value"] == "Orin, compute capability 8.7, 8.0 of 8.0 GiB free"
@@ -295,6 +297,7 @@ def test_doctor_finds_both_onnx_runtimes(without: dict[str, str], site: Path) ->
     assert found["ONNX Runtime"]["fix"].startswith("pip uninstall onnxruntime onnxruntime-gpu")
 
 
+@pytest.mark.slow
 def test_doctor_with_a_configuration_that_is_wrong(without: dict[str, str], site: Path) -> None:
     (site / "wrong.yaml").write_text("device: gpu\n")
     done = edge_tracker(without, site, "doctor", "--config", "wrong.yaml")

@@ -73,6 +73,7 @@ def test_a_process_whose_gpu_is_lost_can_exit(fake_gpu: Callable[..., dict[str, 
     assert closed == "closed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ["0", "1"])
 def test_no_gpu_is_an_error(fake_gpu: Callable[..., dict[str, str]], toy: Path, count: str) -> None:
     script = "import sys; from edge_tracker.inference import load_model; print(load_model(*sys.argv[1:]).device)"

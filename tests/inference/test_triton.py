@@ -186,6 +186,7 @@ def test_hung(server, crops, caplog, monkeypatch):
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_fallback_sees_what_the_server_does_not(server, place, crops):
     local = Embedder(place / "models/colour.onnx", device="cpu")
     right = features(local, crops)
