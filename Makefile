@@ -12,6 +12,10 @@ RUNTIME ?= cpu
 MODELS ?=
 PRECISION ?=
 TRITON ?=
+# Processes that tests run in. A file's tests run in one of them; tests/conftest.py says which files come first.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+BESIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 VIDEO := data/vtest.avi
 DEFAULT_MODELS := engines/mobilenetv2.onnx engines/yolov3-tiny.onnx
 
@@ -25,12 +29,13 @@ SYSTEM_TEST_PACKAGES := ffmpeg mosquitto chromium python3-gi gir1.2-gst-rtsp-ser
 TRITON_VENV := .venv-triton
 TRITON_SERVER := nvidia-pytriton==0.7.0
 
-.PHONY: help demo test system-test-packages triton-test-server test-sizes test-gpu lint bench export clean
+.PHONY: help demo check test system-test-packages triton-test-server test-sizes test-gpu lint warm bench export clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo                     track people in a real video: sets up, exports the default models, runs"
-	@echo "make test                     set up and run the tests"
+	@echo "make check                    lint, types and the fast tests"
+	@echo "make test                     set up, lint, types and all the tests"
 	@echo "make system-test-packages     as root, with apt-get: programs that some tests need, and skip without"
 	@echo "make triton-test-server       NVIDIA's Triton server, which some tests ask, and skip without"
 	@echo "make export                   export the default models to engines/"
@@ -88,9 +93,12 @@ export: $(VENV)/.installed
 	@$(BIN)/python -m export $(MODELS) $(if $(PRECISION),--precision $(PRECISION)) \
 		$(if $(TRITON),--triton $(TRITON))
 
-test: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not gpu and not sizes"
+# The tests start Python hundreds of times: it keeps its bytecode for them, also where the environment says otherwise.
+test check: export PYTHONDONTWRITEBYTECODE =
+# The tracker is compiled once, while types are checked, instead of in each of the tests' processes.
+test check: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
+	@$(MAKE) --no-print-directory --jobs=2 lint warm
+	@$(PYTEST) $(BESIDE) -m "not gpu and not sizes$(if $(filter check,$@), and not slow)"
 
 # Quiet where it cannot be done: the tests that need these skip, and say so.
 system-test-packages:
@@ -103,7 +111,7 @@ system-test-packages:
 		echo "they are not available here: the tests that need them will skip"
 
 test-sizes: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -m "sizes and not gpu"
+	@$(PYTEST) -m "sizes and not gpu"
 
 $(TRITON_VENV)/.installed: | $(BIN)/python
 	@echo "installing NVIDIA's Triton server, which some tests need"
@@ -117,10 +125,13 @@ triton-test-server: $(TRITON_VENV)/.installed
 	@:
 
 test-gpu: $(VENV)/.installed-test $(DEFAULT_MODELS)
-	@$(BIN)/python -m pytest -m gpu
+	@$(PYTEST) -m gpu
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+warm: $(VENV)/.installed-test
+	@$(BIN)/edge-tracker warmup >/dev/null
 
 bench: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
 	@$(PIP) --editable ".[bench]"

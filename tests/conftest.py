@@ -1,9 +1,11 @@
-"""What several test modules share: where the real data and the exported models are."""
+"""Fixtures of all tests: the real data, the exported models, and a log that each test leaves as it was."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,12 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parent.parent
 # Tests that load ONNX Runtime by themselves report no more to its makers than edge-tracker does.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# NumPy's and torch's own threads wait for each other by spinning, which costs several times what they compute, on small
+# arrays and beside other workers. NumPy reads this when it is imported, so it stands before that.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+# Ctrl-C reaches the tests and the programs that they start, even if a shell started pytest with it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run, however long the machine takes for them. Fixtures may serve several.
 settings.register_profile(
     "edge-tracker",
@@ -20,6 +28,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("edge-tracker")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the files with most slow tests first if several workers share them: then all workers end together."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -186,6 +186,7 @@ def test_an_unknown_command():
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_output_that_fails_in_the_middle_of_a_run_is_told_after_the_summary(replay):
     code, out, err = run("--config", replay, "--set", "outputs.mot=/dev/full")
     assert code == 2
@@ -215,6 +216,7 @@ def test_version_and_help(capsys):
         assert "--max-frames" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_may_be_left_out(replay):
     first = run("--config", replay, "--max-frames", 20)
     second = run("run", "-c", replay, "--max-frames", 20)
@@ -241,6 +243,7 @@ def test_check_lists_all_that_is_missing(write, tmp_path):
     assert [line.split(": ")[2] for line in lines] == ["source.uri", "detector.model", "embedder.model", "outputs.mot"]
 
 
+@pytest.mark.slow
 def test_warmup():
     code, out, err = run("warmup")
     assert (code, err) == (0, "")
@@ -250,6 +253,7 @@ def test_warmup():
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_replay_without_video_and_models(replay):
     code, out, err = run("--config", replay)
     assert code == 0
@@ -265,6 +269,7 @@ def test_replay_without_video_and_models(replay):
     assert len((replay.parent / "out/t.txt").read_text().splitlines()) == 2 * 58
 
 
+@pytest.mark.slow
 def test_no_outputs_is_allowed_and_said(replay):
     code, out, err = run("--config", replay, "--set", "outputs={}")
     assert code == 0
@@ -272,6 +277,7 @@ def test_no_outputs_is_allowed_and_said(replay):
     assert "no outputs" in err
 
 
+@pytest.mark.slow
 def test_output_to_a_pipe_that_closes(replay):
     """`edge-tracker ... | head -1` ends quietly."""
     script = f'"{sys.executable}" -m edge_tracker --config "{replay}" | true'
@@ -303,6 +309,7 @@ def wait_until_written(process, path, lines):
     wait_for(written, path.name, COMPILING_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 0, "SIGTERM")])
 def test_a_signal_leaves_valid_files(long_run, number, code, name):
     folder = long_run.parent
@@ -346,6 +353,7 @@ def test_a_killed_run_leaves_whole_lines(long_run):
     assert {len(row.split(",")) for row in rows} == {10}
 
 
+@pytest.mark.slow
 def test_progress_is_a_bar_on_a_terminal(replay):
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

@@ -620,6 +620,7 @@ def test_a_bad_frame_or_mask_changes_nothing(colours: Callable) -> None:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_stays_flat() -> None:
     """Thousands of frames with births, deaths, payloads, and classes that never come twice."""
     rng = np.random.default_rng(0)

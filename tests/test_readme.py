@@ -1,4 +1,4 @@
-"""What the README says works, does."""
+"""The examples in the README work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deep-sort-realtime's documentation shows works with only the import line changed.
+"""The examples in deep-sort-realtime's documentation work with only the import line changed.
 
 The texts and programs are ours; each does what a sample does. Those of the default embedder need its exported model.
 """

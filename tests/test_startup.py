@@ -62,6 +62,7 @@ tracker.update_tracks([([0, 0, 30, 60], 0.9, "cat")], embeds=[[1.0, 2.0]])
 """
 
 
+@pytest.mark.slow
 def test_with_a_warm_cache_nothing_is_compiled() -> None:
     run(FIRST_UPDATE)  # now the cache is warm
     assert run(f"{FIRST_UPDATE}\n{DISPATCHERS}\nprint(compiled())").stdout == "{}\n"
@@ -127,6 +128,7 @@ for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True
 WARM_UP = "from edge_tracker.tracking.warmup import warm_up"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "everything"), [("deepsort", EVERYTHING), ("edge", EVERYTHING_OF_EDGE)])
 def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str) -> None:
     out = run(
@@ -136,6 +138,7 @@ def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str
     assert out.strip() == "{}", "these functions got forms that warmup() does not know"
 
 
+@pytest.mark.slow
 def test_the_cache_is_where_numba_is_told_to_put_it(copied: Path, tmp_path: Path) -> None:
     program = "import edge_tracker.tracking.assignment as a, numpy as np; print(a.solve(np.eye(3)), a.solve.stats)"
     first, second = (run(program, cwd=copied, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stdout for _ in range(2))
@@ -145,6 +148,7 @@ def test_the_cache_is_where_numba_is_told_to_put_it(copied: Path, tmp_path: Path
     assert "cache_misses=Counter()" in second
 
 
+@pytest.mark.slow
 def test_a_cache_of_other_sources_is_not_used(copied: Path) -> None:
     """`show` has `kalman.box` compiled into it: if that changes, Numba by itself goes on with the old code."""
     program = """
@@ -204,6 +208,7 @@ def test_without_a_cache_it_warns_once_and_tracks_all_the_same(copied: Path, tmp
     assert not list(copied.rglob("*.nb*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
 def test_no_hidden_threads() -> None:
     program = f"""

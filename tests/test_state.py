@@ -32,7 +32,7 @@ def tracker_after(frames: int, **arguments) -> EdgeDeepSort:
 
 
 def rest_of(tracker: EdgeDeepSort, first: int) -> list:
-    """What the tracks look like on every frame from the given one."""
+    """The tracks of every frame from the given one on."""
     return [look(tracker.update_tracks(raw(ltwh), embeds=features)) for ltwh, features in FRAMES[first:]]
 
 

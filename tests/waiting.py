@@ -1,7 +1,8 @@
-"""Other threads and processes: work beside a test, waiting for what they do, and ports for them to be found at."""
+"""Running work in other threads, waiting for other threads and processes, and finding ports for them."""
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -16,10 +17,11 @@ T = TypeVar("T")
 # How long something takes is not what is tested.
 PATIENCE_S = 300.0
 COMPILING_S = 900.0  # for a program that compiles the tracker first, on a busy machine
+WORKERS = 64  # more than pytest-xdist is started with
 
 
 def wait_for(condition: Callable[[], T], what: str | Callable[[], str] = "", seconds: float = PATIENCE_S) -> T:
-    """Wait until a condition is true; gives what it says. `what` is for the failure: what is waited for, or a log."""
+    """Wait until a condition is true, and return its value. A failure quotes `what`: a description, or a log."""
     end = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < end, f"waited {seconds:.0f} s: {what() if callable(what) else what}"
@@ -32,7 +34,7 @@ wait_for_program = partial(wait_for, seconds=COMPILING_S)
 
 @contextmanager
 def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Have `work` done in a thread until the end of the block; then its event is set, and its end is waited for."""
+    """Run `work` in a thread during the block; at its end, set the event of `work` and wait for the thread."""
     stop = threading.Event()
     thread = threading.Thread(target=work, args=(stop,))
     thread.start()
@@ -44,15 +46,18 @@ def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens at, each another.
+    """Different ports of the loopback address that nobody listens on.
 
-    They lie below those that the kernel gives to outgoing connections: one of these could take a port, also while its
-    server is away, and one that looks for this server would reach itself.
+    They lie below those that the kernel gives to outgoing connections. Otherwise such a connection could take the port
+    while its server is away, and a client looking for that server could even connect to itself. Each worker of
+    pytest-xdist has ports of its own, since a port stays free until its server listens.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     with ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
-            port, listener = random.randrange(15_000, 32_000), held.enter_context(socket.socket())
+            port = random.randrange(15_000 + worker, 32_000, WORKERS)
+            listener = held.enter_context(socket.socket())
             with suppress(OSError):
                 listener.bind(("127.0.0.1", port))
                 ports.append(port)

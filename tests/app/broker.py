@@ -1,4 +1,4 @@
-"""A Mosquitto that tests start, kill and ask; and a subscriber that keeps what it gets."""
+"""A Mosquitto broker that tests start, kill and inspect, and a subscriber that keeps every message."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Got(NamedTuple):
 
 
 class Subscriber:
-    """Gets all messages of all topics, also those of while the broker was away."""
+    """Receives all messages on all topics, including those sent while the broker was away."""
 
     def __init__(self, port: int, name: str = "subscriber", username: str | None = None, password: str | None = None):
         self.got: list[Got] = []

@@ -122,7 +122,7 @@ class Browser:
         self.call("Page.navigate", url=url)
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression gives."""
+        """The value of a JavaScript expression."""
         value, failed = self._evaluate(expression)
         assert not failed, failed
         return value

@@ -1,4 +1,4 @@
-"""Programs of the system that some tests need, and the marks that skip them where those are absent."""
+"""System programs that some tests need, and marks that skip those tests if the programs are missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ needs_gstreamer = pytest.mark.skipif(
 
 
 class RtspServer:
-    """`rtsp_server.py` in a process of its own, at one port however often it is started."""
+    """`rtsp_server.py` in a process of its own, on the same port each time it is started."""
 
     def __init__(self):
         self.port = free_port()

@@ -74,7 +74,7 @@ def record(
     dt: float = 1.0,
     **settings,
 ) -> list[TrackArrays]:
-    """Record a run over the first frames of a sequence, and return what the tracker answered.
+    """Record a run over the first frames of a sequence, and return the tracks of each frame.
 
     Args:
         looks: with `SmallLooks`; PETS09-S2L1 alone has pictures.

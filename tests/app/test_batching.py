@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 
 
 def in_threads(count, work):
-    """What `work(i)` gives in each of `count` threads."""
+    """The results of `work(i)`, called in `count` threads at once."""
     answers = [None] * count
 
     def run(i):

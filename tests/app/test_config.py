@@ -364,7 +364,7 @@ def test_credentials_are_never_shown(write, secret):
 
 
 def complaints(path: Path, overrides=()) -> list[str]:
-    """What `load_config` says, line by line; nothing if it is content."""
+    """The lines of the error that `load_config` raises; empty if it raises none."""
     try:
         load_config(path, overrides)
     except ConfigError as error:
@@ -381,6 +381,7 @@ documents = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(data=st.dictionaries(keys, documents, max_size=5))
 def test_any_document_is_taken_or_refused_in_single_lines(write, data):

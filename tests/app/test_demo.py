@@ -75,7 +75,7 @@ def peak_mib(folder: Path) -> float:
 
 @pytest.fixture(scope="module")
 def detections(engines, demo_video):
-    """What the demo's detector finds down to the least confidence, as `read_mot` gives it."""
+    """All detections of the demo's detector, down to the lowest confidence, in the form of `read_mot`."""
     detector = Detector(engines / "yolov3-tiny.onnx", confidence=0.01, classes=["person"], device="cpu")
     capture, found = cv2.VideoCapture(str(demo_video)), {}
     for frame in range(1, FRAMES + 1):
@@ -128,7 +128,7 @@ def test_peak_memory_without_torch(demo):
 def test_peak_memory_of_the_very_first_run(engines, demo_video, tmp_path):
     """The one that compiles the tracker, too."""
     run_demo(tmp_path, engines, demo_video, "--max-frames", "30", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert any((tmp_path / "cache").rglob("edge.step-*.nbi"))
+    assert any((tmp_path / "cache").rglob("phases.close_frame-*.nbi"))
     assert peak_mib(tmp_path) < 500
 
 

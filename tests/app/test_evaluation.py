@@ -57,6 +57,7 @@ def motion(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_scores_table_json_and_pictures(folder: Path, motion: Path, tmp_path: Path) -> None:
     done = run(folder, "--config", motion, "--json", tmp_path / "s.json", "--plots", tmp_path / "plots")
     assert done.returncode == 0, done.stderr
@@ -77,6 +78,7 @@ def test_the_truth_itself_scores_full_marks(folder: Path, tmp_path: Path) -> Non
     assert (scores["HOTA"], scores["IDF1"], scores["MOTA"], scores["IDSW"]) == (100, 100, 100, 0)
 
 
+@pytest.mark.slow
 def test_a_second_configuration_is_set_beside_the_first(folder: Path, motion: Path) -> None:
     done = run(folder, "--config", motion, "--compare-set", "tracker.method=deepsort", "--sequences", "ONE")
     assert done.returncode == 0, done.stderr

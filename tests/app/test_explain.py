@@ -1,4 +1,4 @@
-"""What `replay --explain` says, against what came out and against SciPy."""
+"""The explanations of `replay --explain`, compared with the tracker's results and with SciPy."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def everything(folder: Path) -> dict[tuple[int, int], tuple[RecordedFrame, Track
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edge", "edge-motion", "deepsort", "deepsort-motion"])
 def test_every_frame_of_every_track_is_accounted_for(recordings, name: str) -> None:
     said = everything(recordings[name])
@@ -239,6 +240,7 @@ def test_edge_numbers_and_matches_at_real_identity_switches_are_those_of_scipy(r
             assert {row: k for row, k in got.items() if k is not None} == best
 
 
+@pytest.mark.slow
 def test_the_appearance_at_which_a_lost_track_comes_back_is_that_of_scipy(recordings) -> None:
     folder = recordings["edge"]
     compared = 0

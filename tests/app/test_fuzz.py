@@ -31,7 +31,7 @@ QUICK = settings(max_examples=60)
 
 
 def refused_in_one_line(action, *arguments, **keywords):
-    """What an action gives, or None if it was refused; anything but a one-line refusal fails the test."""
+    """The result of an action, or None if it was refused; anything but a one-line refusal fails the test."""
     try:
         return action(*arguments, **keywords)
     except EdgeTrackerError as error:

@@ -154,7 +154,7 @@ def test_gstreamer_finds_no_elements_in_a_uri(uri):
 
 
 def launched(pipeline):
-    """What gst-launch-1.0 says after playing it to its end, with nobody to take the last frame from the appsink."""
+    """The output of gst-launch-1.0 after playing to the end, with nobody to take the last frame from the appsink."""
     arguments = without_jetson(pipeline).replace(NEWEST, f"{NEWEST} wait-on-eos=false").split()
     done = subprocess.run(["gst-launch-1.0", *arguments], capture_output=True, text=True, timeout=COMPILING_S)
     assert done.returncode == 0, done.stderr

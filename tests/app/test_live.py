@@ -73,6 +73,7 @@ def script():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(live, "FIRST_DELAY_S", 0.05)
+    monkeypatch.setattr(live, "CLOSE_S", 0.05)  # a script's read does not end by itself
 
 
 def test_frames_come_in_order_with_number_and_times(script):
@@ -156,6 +157,7 @@ def test_a_stream_that_ends_at_once_is_an_error(script):
     assert script.closed == 1
 
 
+@pytest.mark.slow
 def test_a_camera_that_hangs_is_opened_again_and_its_late_frame_is_not_taken(script, monkeypatch, caplog):
     monkeypatch.setattr(live, "GRACE_S", 0.1)
     hung = Script()

@@ -1,4 +1,4 @@
-"""What Prometheus reads, by its own parser."""
+"""The metrics page, read by Prometheus's own parser."""
 
 from __future__ import annotations
 
@@ -164,6 +164,7 @@ def test_openmetrics_takes_it_too():
     assert families["edge_tracker_stage_seconds"] == "histogram"
 
 
+@pytest.mark.slow
 def test_read_while_a_run_counts():
     """Histograms hold together, and no dictionary that grows stops a scrape."""
     stats = Stats({"yard": CameraStats("yard")})

@@ -1,4 +1,4 @@
-"""What reaches a real broker: Mosquitto, started, killed and restarted here."""
+"""Messages to a real broker: Mosquitto, started, killed and restarted here."""
 
 from __future__ import annotations
 
@@ -121,6 +121,7 @@ def test_a_real_run_arrives_whole_and_in_order(broker: Broker, closing, shared_d
     assert all(got.retain for got in late.got)
 
 
+@pytest.mark.slow
 def test_tracks_come_as_often_as_asked_by_the_streams_time(broker: Broker, closing, shared_data: Path):
     subscriber = closing(Subscriber(broker.port))
     stats = stats_of()
@@ -287,6 +288,7 @@ def test_a_broker_that_hangs_holds_up_nobody(broker: Broker, closing):
     assert stats.mqtt_queue == 0
 
 
+@pytest.mark.slow
 def test_a_broker_that_hangs_is_given_up_and_taken_up_again(broker: Broker, closing, monkeypatch):
     monkeypatch.setattr(mqtt, "KEEPALIVE_S", 1)
     subscriber = closing(Subscriber(broker.port))

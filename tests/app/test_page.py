@@ -24,7 +24,7 @@ from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.inference.availability import ServerStatus
 from tests.app.browser import Browser, find_browser
 from tests.app.truth import moments
-from tests.waiting import meanwhile
+from tests.waiting import free_port, meanwhile
 
 WHERE = ZoneConfig(polygon=[[100.0, 150.0], [650.0, 150.0], [650.0, 450.0], [100.0, 450.0]])
 CARD = "document.querySelectorAll('.camera')[{}]"
@@ -102,6 +102,7 @@ def feeding(server, camera: str, video, data):
     return meanwhile(feed)
 
 
+@pytest.mark.slow
 def test_figures_and_picture_move(page, demo_video, shared_data):
     stats = Stats({"yard": CameraStats("yard")}, ready=True)
     figure = f"+{CARD.format(0)}.querySelector('[data-is={{}}]').textContent"
@@ -154,6 +155,7 @@ def test_nothing_is_wider_than_the_screen(page, width, height):
         assert page.value("document.querySelector('img').getBoundingClientRect().height") < height
 
 
+@pytest.mark.slow
 def test_trouble_is_told_and_nothing_in_it_is_taken_for_html(page):
     name = "<img src=x onerror=alert(1)>"
     away = CameraStats(name, problem="rtsp://***@10.0.0.7: <b>refused</b>", reconnects=3)
@@ -218,11 +220,12 @@ def test_each_element_that_tells_something_has_a_name(page):
         assert page.value("document.documentElement.lang") == "en"
 
 
+@pytest.mark.slow
 def test_the_page_comes_back_with_the_server(page):
     stats = Stats({"yard": CameraStats("yard", connected=True)}, ready=True)
     picture = Frame(1, 0.0, np.full((576, 768, 3), 90, np.uint8))
-    with serving(stats) as server:
-        port = server.address[1]
+    port = free_port()  # which no connection takes while the server is away
+    with serving(stats, port) as server:
         server.show("yard", picture, _none())
         page.open(url(server))
         page.until("document.querySelector('img')?.naturalWidth === 768")

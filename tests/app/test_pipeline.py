@@ -171,7 +171,7 @@ def frame_tracks(index):
 
 
 class Outputs:
-    """What stands for the outputs of a configuration: one sink that does as it is told."""
+    """A stand-in for the outputs of a configuration: one sink that does as it is told."""
 
     def __init__(self, path):
         self.path, self.broken, self.gate, self.written = path, False, threading.Event(), []
@@ -277,6 +277,7 @@ def test_a_file_whose_outputs_hang_at_the_end_is_not_complete(tmp_path):
     outputs.gate.set()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_file_waits_for_slow_outputs(tmp_path, monkeypatch):
     monkeypatch.setattr("edge_tracker.app.run.pipeline.DRAIN_S", 0.0)
     write = JsonlSink.write
@@ -356,9 +357,9 @@ def test_what_needs_a_restart(tmp_path):
     assert sorted(needs_restart(before, moved)) == ["camera a: source", "camera b", "camera c"]
 
 
-def long_run(tmp_path, frames=600_000):
-    """A run by replayed detections that takes long enough to do something meanwhile."""
-    rows = [f"{f},-1,{100 + 50 * np.sin(f / 40):.1f},50,40,90,0.95" for f in range(1, frames + 1)]
+def long_run(tmp_path, frames=600_000, every=1):
+    """A run by replayed detections, of every n-th frame, that takes long enough to do something meanwhile."""
+    rows = [f"{f},-1,{100 + 50 * np.sin(f / 40):.1f},50,40,90,0.95" for f in range(every, frames + 1, every)]
     (tmp_path / "det.txt").write_text("\n".join(rows) + "\n")
     config = {
         "detector": {"mot": "det.txt"},
@@ -417,7 +418,7 @@ def test_a_files_last_objects_end_with_it(tmp_path):
 
 
 def test_duration_ends_a_run(tmp_path):
-    path, _ = long_run(tmp_path)
+    path, _ = long_run(tmp_path, every=100)
     with Pipeline(load_config(path)) as pipeline:
         pipeline.run(duration=0.5)
     assert 0 < pipeline.summary.frames < 600_000
@@ -432,7 +433,7 @@ def test_systemd_is_told(tmp_path, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         monkeypatch.setenv("WATCHDOG_USEC", "100000")
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
-        path, _ = long_run(tmp_path)
+        path, _ = long_run(tmp_path, every=100)
         heard = []
 
         def listen():

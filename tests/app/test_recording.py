@@ -272,6 +272,7 @@ def test_a_killed_run_can_be_replayed(tmp_path: Path, shared_data: Path) -> None
     assert len(segments(tmp_path)) >= 2
 
 
+@pytest.mark.slow
 def test_wherever_the_end_is_cut_off_the_rest_is_read(tmp_path: Path, shared_data: Path, caplog) -> None:
     record(tmp_path, shared_data, count=12, method="deepsort")
     (path,) = segments(tmp_path)
@@ -379,6 +380,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_whole_records(tmp_path: Path, shared_data: Path, caplog) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     run = subprocess.run(

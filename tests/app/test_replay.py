@@ -157,6 +157,7 @@ def test_other_settings_give_what_a_run_with_them_gives(tmp_path: Path, shared_d
     assert replay.result.missing == 0
 
 
+@pytest.mark.slow
 def test_other_settings_hold_across_files(tmp_path: Path, shared_data: Path) -> None:
     settings = {"method": "deepsort", "count": 700, "looks": True, "nn_budget": 5}
     record(tmp_path / "a", shared_data, limit=1, **settings)
@@ -295,6 +296,7 @@ def test_it_needs_no_model_no_video_and_no_runtime(tmp_path: Path, shared_data: 
     assert "reproduced bit for bit: 30 frames" in run.stdout
 
 
+@pytest.mark.slow
 def test_records_that_are_whole_but_wrong_never_end_in_a_traceback(tmp_path: Path, shared_data: Path, capsys) -> None:
     record(tmp_path, shared_data, count=6, looks=True)
     (path,) = tmp_path.glob("*.rec")

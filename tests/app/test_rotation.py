@@ -124,7 +124,7 @@ def test_a_file_that_is_removed_is_begun_anew(tmp_path, looks_each_time, caplog,
 
 
 def test_a_file_that_is_removed_is_not_complete_any_more(tmp_path, looks_each_time):
-    """Where the source has an end: results of a part would pass for those of the whole."""
+    """For a source that has an end: partial results could be mistaken for complete ones."""
     path = tmp_path / "out" / "t.jsonl"
     sink = JsonlSink(path)
     sink.write(Frame(1, 0.1, None), tracks())

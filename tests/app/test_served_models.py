@@ -25,6 +25,8 @@ from edge_tracker.errors import ConfigError, ModelError, ServerError
 from tests.triton.server import TritonServer
 from tests.waiting import free_port, wait_for
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 60
 DEADLINE_MS = 20_000  # long, for a machine that others use, too: a call that is answered is answered in time
 LONGEST_S = 10.0  # a bucket of the figures of stages: a server that has gone is not waited for

@@ -201,6 +201,7 @@ def test_ready_when_models_and_cameras_are():
         assert ask(server, "/readyz")[0] == 200, "a file that has ended is not missed"
 
 
+@pytest.mark.slow
 def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
     with serving() as server:
         yard = server._stats.cameras["yard"]
@@ -316,6 +317,7 @@ def test_opencv_reads_the_stream():
             capture.release()
 
 
+@pytest.mark.slow
 def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
     monkeypatch.setattr(module, "STALLED_S", 5.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)  # 1 MB as JPEG
@@ -331,6 +333,7 @@ def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
         assert good.picture().shape == (720, 1280, 3), "the other goes on"
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_a_stalled_viewer(monkeypatch):
     monkeypatch.setattr(module, "STALLED_S", 1000.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)

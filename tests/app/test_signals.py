@@ -11,7 +11,7 @@ from tests.waiting import PATIENCE_S
 
 
 def test_a_signal_may_come_anywhere_in_the_waiting_for_it():
-    """Who waits may hold a lock then, and a handler that wants it would wait for ever."""
+    """The waiting thread may hold a lock; a handler that needs the same lock would wait for ever."""
     came, lines = Signals(), 0
 
     def interrupt(frame, event, argument):

@@ -1,4 +1,4 @@
-"""Where results go: what is written, and what happens when it cannot be."""
+"""Result files: their content, and failures to write them."""
 
 from __future__ import annotations
 

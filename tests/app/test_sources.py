@@ -1,4 +1,4 @@
-"""Where frames come from: every kind of source, and how each fails."""
+"""Every kind of source of frames, and the ways each can fail."""
 
 from __future__ import annotations
 
@@ -200,6 +200,7 @@ def test_a_video_over_http(video, web):
     assert "hunter2" not in source.name
 
 
+@pytest.mark.slow
 def test_a_file_over_http_that_comes_late_is_not_taken_for_a_camera(video, web):
     late = video.rename(video.with_name("late"))
     source = open_source(f"{web}/video.avi", wait=True)

@@ -38,6 +38,7 @@ def frame_of(source, good, timeout=LONG):
 # ---- RTSP ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_gstreamer
 def test_rtsp_goes_on_after_the_server_was_killed_with_another_picture_size(rtsp, caplog, capfd):
     caplog.set_level(logging.INFO)
@@ -67,6 +68,7 @@ def test_rtsp_goes_on_after_the_server_was_killed_with_another_picture_size(rtsp
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 @needs_gstreamer
 def test_rtsp_that_is_not_there_yet_is_waited_for(rtsp):
     with pytest.raises(SourceError, match="cannot be opened"):
@@ -78,6 +80,7 @@ def test_rtsp_that_is_not_there_yet_is_waited_for(rtsp):
     source.close()
 
 
+@pytest.mark.slow
 @needs_gstreamer
 def test_rtsp_that_stalls_is_lost_and_comes_back(rtsp):
     rtsp.start(64, 48, 25)
@@ -92,6 +95,7 @@ def test_rtsp_that_stalls_is_lost_and_comes_back(rtsp):
     source.close()
 
 
+@pytest.mark.slow
 @needs_gstreamer
 def test_closing_while_the_server_hangs_does_not_wait_for_it(rtsp, caplog):
     rtsp.start(64, 48, 25)
@@ -103,6 +107,7 @@ def test_closing_while_the_server_hangs_does_not_wait_for_it(rtsp, caplog):
     assert "hangs in a read; abandoned" in caplog.text
 
 
+@pytest.mark.slow
 @needs_gstreamer
 def test_on_a_jetson_whose_opencv_has_no_gstreamer_ffmpeg_decodes(rtsp, monkeypatch, caplog):
     monkeypatch.setattr(capture, "on_jetson", lambda: True)
@@ -117,6 +122,7 @@ def test_on_a_jetson_whose_opencv_has_no_gstreamer_ffmpeg_decodes(rtsp, monkeypa
     assert "this OpenCV was built without GStreamer" in record.message
 
 
+@pytest.mark.slow
 @needs_gstreamer
 def test_a_stream_that_the_jetsons_decoder_refuses_is_decoded_by_ffmpeg(rtsp, monkeypatch, caplog):
     if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
@@ -142,6 +148,7 @@ def shades():
     return lambda: cv2.imencode(".jpg", np.full((48, 64, 3), next(numbers) % 250, np.uint8))[1].tobytes()
 
 
+@pytest.mark.slow
 def test_mjpeg_over_http_is_live_and_comes_back():
     port = free_port()
     camera = MjpegCamera(shades(), port)
@@ -187,6 +194,7 @@ def test_a_program_that_forgets_to_close_its_camera_ends_well():
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_the_command_ends_although_a_camera_does_not_answer(tmp_path, scheme):
     (tmp_path / "det.txt").write_text("1,-1,10,10,20,30,0.9\n")

@@ -35,6 +35,7 @@ def trials_of(output: Path) -> dict[str, list[str]]:
     return {name: [t.state.name for t in optuna.load_study(study_name=name, storage=storage).trials] for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["edge", "deepsort"])
 def test_scores_are_those_of_eval_and_the_settings_given_take_part(shared_data: Path, tmp_path: Path, method: str):
     sequences = find_sequences(shared_data / "mot15", NAMES)
@@ -60,6 +61,7 @@ def test_scores_are_those_of_eval_and_the_settings_given_take_part(shared_data: 
     assert sum(tuning.worth(each.scores) for each in again) / 2 == pytest.approx(result.objective)
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_done_and_a_second_call_goes_on(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -89,6 +91,7 @@ def test_an_interruption_keeps_what_is_done_and_a_second_call_goes_on(
         tuning.tune(config_of(edge={"memory": 4.0}), sequences, tmp_path, trials=2)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_a_verdict_and_settings(shared_data: Path, tmp_path: Path):
     (tmp_path / "cam.yaml").write_text(yaml.safe_dump(MOTION))
     command = [sys.executable, "-m", "edge_tracker", "tune", str(shared_data / "mot15"), "--config", "cam.yaml"]

@@ -34,7 +34,7 @@ def test_boxes_are_truncated_and_clipped_as_in_the_reference():
     ],
 )
 def test_a_box_without_a_pixel_has_no_crop(box):
-    """Where the reference's slice would wrap round and cut a wrong region, or be empty and crash the resize."""
+    """For these boxes the reference's slice wraps round to a wrong region, or is empty and crashes the resize."""
     assert list(cut([[1, 1, 5, 5], box, [2, 2, 5, 5]])) == [0, 2]
 
 

@@ -42,6 +42,7 @@ def assert_equal_features(ours: np.ndarray, theirs: list[np.ndarray]) -> None:
     assert ((ours * theirs).sum(axis=1) / lengths).min() > 0.99999
 
 
+@pytest.mark.slow
 def test_boxes(embedder, network, scenes):
     for frame, boxes in scenes:
         crops = reference.crop_boxes(frame, boxes)

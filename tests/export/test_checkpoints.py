@@ -318,6 +318,6 @@ def test_fits(network: Small) -> None:
 
 
 def test_the_bomb_goes_off_when_unpickled(tmp_path: Path) -> None:
-    """What the tests above rely on."""
+    """The tests above rely on this."""
     pickle.loads(pickle.dumps(Bomb(tmp_path / "mark")))
     assert (tmp_path / "mark").exists()

@@ -31,7 +31,7 @@ small = pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
 
 
 class Whole(torch.nn.Module):
-    """What an archive of OpenAI's holds: the image encoder as `visual`, the text half, and a few numbers."""
+    """The content of OpenAI's archives: the image encoder as `visual`, the text half, and a few numbers."""
 
     def __init__(self, visual: clip.ImageEncoder) -> None:
         super().__init__()

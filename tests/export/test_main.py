@@ -238,6 +238,7 @@ def test_an_interruption_at_any_step_leaves_only_whole_files(place, monkeypatch,
     assert not list(Path("out").glob(".*")) if Path("out").exists() else True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_export_leaves_only_whole_files(place, number):
     script = (
@@ -329,7 +330,7 @@ def test_an_output_folder_that_cannot_be_written(place, capsys):
 
 @pytest.mark.slow
 def test_the_default_models_from_their_published_weights(tmp_path, demo_video, capsys):
-    """What `make export` does, on fewer frames."""
+    """The same steps as `make export`, on fewer frames."""
     arguments = ["--output", str(tmp_path), "--video", str(demo_video), "--frames", "20"]
     status = command.main(arguments)
     captured = capsys.readouterr()

@@ -26,7 +26,7 @@ OPERATORS = {
 
 
 def checkpoint(network: osnet.OSNet, classes: int = 7, prefix: str = "") -> dict[str, object]:
-    """What Torchreid saves in training."""
+    """A checkpoint as Torchreid saves it in training."""
     weights = {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
     weights[f"{prefix}classifier.weight"] = torch.zeros(classes, osnet.DIMENSION)
     weights[f"{prefix}classifier.bias"] = torch.zeros(classes)
@@ -53,6 +53,7 @@ def test_equals_torchreids_network(name: str) -> None:
         torch.testing.assert_close(network(pictures), original.eval()(pictures), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0"])
 def test_loads_a_training_checkpoint(name: str, tmp_path: Path) -> None:
     network = osnet.OSNet(osnet.VARIANTS[name])
@@ -95,6 +96,7 @@ def test_says_what_does_not_fit(tmp_path: Path) -> None:
         osnet.load("osnet_x0_25", tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", by_size(OSNETS))
 def test_onnx_matches_torch(family: Embedder) -> None:
     assert_matches(family, OPERATORS, 0.3)

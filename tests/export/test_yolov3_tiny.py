@@ -53,6 +53,7 @@ def run(model: onnx.ModelProto, picture: np.ndarray) -> np.ndarray:
     return session.run(["detections"], {"images": picture[None]})[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [16, 17])
 def test_the_graph_computes_what_the_layers_say(layers, picture, opset):
     model = yolov3_tiny.build(layers, opset)

@@ -1,4 +1,4 @@
-"""What only a GPU can show: that engines, kernels and buffers do there what the CPU does."""
+"""Engines, kernels and buffers on a real GPU give what the CPU gives."""
 
 from __future__ import annotations
 

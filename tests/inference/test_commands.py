@@ -72,6 +72,7 @@ def without(fake_gpu: Environment) -> dict[str, str]:
 # ---- build -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0.106"])
 def test_build_then_run(fake_gpu: Environment, site: Path, version: str) -> None:
     environment = fake_gpu(version, FAKE_BUILD_LOG=str(site / "builds.log"))
@@ -89,6 +90,7 @@ def test_build_then_run(fake_gpu: Environment, site: Path, version: str) -> None
     assert len((site / "builds.log").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_build_where_nothing_can_be_built(without: dict[str, str], fake_gpu: Environment, site: Path) -> None:
     done = edge_tracker(without, site, "build", "--config", "auto.yaml")
     assert done.returncode == 2
@@ -105,6 +107,7 @@ def test_build_where_nothing_can_be_built(without: dict[str, str], fake_gpu: Env
     assert len(done.stderr.strip().splitlines()) == 2, "one line of what is done, one of what went wrong"
 
 
+@pytest.mark.slow
 def test_the_engine_section_is_used(fake_gpu: Environment, site: Path) -> None:
     settings = [
         "--set",
@@ -124,6 +127,7 @@ def test_the_engine_section_is_used(fake_gpu: Environment, site: Path) -> None:
 # ---- run -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_missing_engine_is_built_or_asked_for(fake_gpu: Environment, site: Path) -> None:
     refused = edge_tracker(fake_gpu(), site, "--config", "auto.yaml", "--no-build")
     assert refused.returncode == 2
@@ -133,6 +137,7 @@ def test_a_missing_engine_is_built_or_asked_for(fake_gpu: Environment, site: Pat
     assert "building toy.fp16.b4" in built.stderr
 
 
+@pytest.mark.slow
 def test_a_stale_engine_is_built_again_or_refused(fake_gpu: Environment, site: Path) -> None:
     edge_tracker(fake_gpu("10.3.0"), site, "build", "--config", "auto.yaml")
     later = fake_gpu("10.7.0")
@@ -143,6 +148,7 @@ def test_a_stale_engine_is_built_again_or_refused(fake_gpu: Environment, site: P
     assert len(list(site.glob("*.engine"))) == 2
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_given_as_a_file(fake_gpu: Environment, site: Path) -> None:
     made = edge_tracker(fake_gpu("10.3.0"), site, "build", "--config", "auto.yaml").stdout.strip()
     engine = Path(made)
@@ -171,6 +177,7 @@ def test_an_engine_that_is_given_as_a_file(fake_gpu: Environment, site: Path) ->
     assert "no such model file" in gone.stderr
 
 
+@pytest.mark.slow
 def test_a_truncated_engine_of_an_onnx_file_is_built_again(fake_gpu: Environment, site: Path) -> None:
     engine = Path(edge_tracker(fake_gpu(), site, "build", "--config", "auto.yaml").stdout.strip())
     intact = engine.read_bytes()
@@ -182,6 +189,7 @@ def test_a_truncated_engine_of_an_onnx_file_is_built_again(fake_gpu: Environment
     assert engine.read_bytes() == intact
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_asked_for_and_not_there(without: dict[str, str], site: Path) -> None:
     wanted = edge_tracker(without, site, "--config", "tensorrt.yaml")
     assert wanted.returncode == 2
@@ -208,6 +216,7 @@ def test_out_of_memory_ends_a_run(fake_gpu: Environment, site: Path) -> None:
 # ---- doctor ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_doctor_without_a_gpu(without: dict[str, str], site: Path) -> None:
     code, found = findings(without, site)
     assert code == 0
@@ -223,6 +232,7 @@ def test_doctor_without_a_gpu(without: dict[str, str], site: Path) -> None:
     assert "toy.fp16.onnx" in text
 
 
+@pytest.mark.slow
 def test_doctor_with_a_gpu(fake_gpu: Environment, site: Path) -> None:
     _, found = findings(fake_gpu("10.3.0"), site)
     assert found["GPU"]["value"] == "Orin, compute capability 8.7, 8.0 of 8.0 GiB free"
@@ -232,6 +242,7 @@ def test_doctor_with_a_gpu(fake_gpu: Environment, site: Path) -> None:
     assert found["GPU"]["problem"].startswith("CUDA: cuInit failed (CUDA_ERROR_NO_DEVICE")
 
 
+@pytest.mark.slow
 def test_doctor_says_what_a_configuration_lacks(without: dict[str, str], fake_gpu: Environment, site: Path) -> None:
     code, found = findings(without, site, "--config", "tensorrt.yaml")
     assert code == 1
@@ -257,6 +268,7 @@ def test_doctor_says_what_a_configuration_lacks(without: dict[str, str], fake_gp
     assert "built for tensorrt 10.3.0, here tensorrt 10.7.0" in found["embedder.model, engine"]["problem"]
 
 
+@pytest.mark.slow
 def test_doctor_says_which_engines_are_good(fake_gpu: Environment, without: dict[str, str], site: Path) -> None:
     gpu = fake_gpu("10.3.0")
     name = Path(edge_tracker(gpu, site, "build", "--config", "auto.yaml").stdout.strip()).name
@@ -285,6 +297,7 @@ def test_doctor_finds_both_onnx_runtimes(without: dict[str, str], site: Path) ->
     assert found["ONNX Runtime"]["fix"].startswith("pip uninstall onnxruntime onnxruntime-gpu")
 
 
+@pytest.mark.slow
 def test_doctor_with_a_configuration_that_is_wrong(without: dict[str, str], site: Path) -> None:
     (site / "wrong.yaml").write_text("device: gpu\n")
     done = edge_tracker(without, site, "doctor", "--config", "wrong.yaml")

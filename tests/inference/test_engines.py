@@ -41,7 +41,7 @@ def trt10() -> ModuleType:
 
 @pytest.fixture
 def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often something was built so far."""
+    """Counts the builds so far."""
     log = tmp_path / "builds.log"
     monkeypatch.setenv("FAKE_BUILD_LOG", str(log))
     return lambda: len(log.read_text().splitlines()) if log.exists() else 0

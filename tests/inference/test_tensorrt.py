@@ -15,6 +15,7 @@ from tests.waiting import COMPILING_S
 from .conftest import FAKES, ROOT, VERSIONS, run_python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "library"), [*((version, "cuda-bindings") for version in VERSIONS), ("8.6.1", "pycuda")]
 )
@@ -62,6 +63,7 @@ print("closed")
 """
 
 
+@pytest.mark.slow
 def test_a_process_whose_gpu_is_lost_can_exit(fake_gpu: Callable[..., dict[str, str]], toy: Path) -> None:
     done = run_python(LOST, fake_gpu(), str(toy))
     assert done.returncode == 0, done.stderr
@@ -71,6 +73,7 @@ def test_a_process_whose_gpu_is_lost_can_exit(fake_gpu: Callable[..., dict[str, 
     assert closed == "closed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ["0", "1"])
 def test_no_gpu_is_an_error(fake_gpu: Callable[..., dict[str, str]], toy: Path, count: str) -> None:
     script = "import sys; from edge_tracker.inference import load_model; print(load_model(*sys.argv[1:]).device)"

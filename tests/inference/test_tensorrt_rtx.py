@@ -134,6 +134,7 @@ def test_ctrl_c_stops_a_real_build(rtx: ModuleType, engines: Path, tmp_path: Pat
     assert not list(tmp_path.glob("*.engine*"))
 
 
+@pytest.mark.slow
 def test_two_processes_build_a_real_engine_once(rtx: ModuleType, engines: Path, tmp_path: Path) -> None:
     for file in engines.glob("mobilenetv2*.onnx"):
         shutil.copy(file, tmp_path)

@@ -137,6 +137,7 @@ def test_a_model_that_is_not_there(server):
         Detector(server.uri("colour"))
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(server, crops, caplog):
     embedder = Embedder(server.uri("colour"), batch=4, deadline_ms=ENOUGH_MS)
     status, right = embedder.status, features(embedder, crops)
@@ -186,6 +187,7 @@ def test_hung(server, crops, caplog, monkeypatch):
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_fallback_sees_what_the_server_does_not(server, place, crops):
     local = Embedder(place / "models/colour.onnx", device="cpu")
     right = features(local, crops)
@@ -219,6 +221,7 @@ def test_a_fallback_sees_what_the_server_does_not(server, place, crops):
     embedder.close()
 
 
+@pytest.mark.slow
 def test_another_model_under_the_name_is_refused(server, place, crops, caplog):
     embedder = Embedder(server.uri("colour"), deadline_ms=ENOUGH_MS)
     status, right = embedder.status, features(embedder, crops)
@@ -253,6 +256,7 @@ def test_another_model_under_the_name_is_refused(server, place, crops, caplog):
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_later(server, place, crops):
     """With a fallback the server may be away at the start; another network than the fallback is not used then."""
     server.client.unload_model("colour")
@@ -317,6 +321,7 @@ print(sum(len(model.run(batch)[0]) for _ in range(6)))
 """
 
 
+@pytest.mark.slow
 def test_requests_of_four_processes_run_together(server, place, engines):
     """The server's own figures: fewer executions than requests."""
     write_model(place / "repository", "mobilenetv2", engines / "mobilenetv2.onnx")
@@ -354,6 +359,7 @@ def scripted() -> Iterator[tuple[Scripted, str]]:
         yield servicer, f"triton://{address}/scripted"
 
 
+@pytest.mark.slow
 def test_a_server_too_slow_for_whole_frames_is_left_alone_ever_longer(scripted, crops, monkeypatch):
     servicer, uri = scripted
     servicer.most = 1  # what it is tried out with
@@ -373,6 +379,7 @@ def test_a_server_too_slow_for_whole_frames_is_left_alone_ever_longer(scripted, 
     embedder.close()
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_late_costs_its_own_crops_alone(scripted, crops):
     servicer, uri = scripted
     embedder = Embedder(uri, batch=4, deadline_ms=5000)
@@ -399,7 +406,7 @@ def test_another_version_is_looked_at_before_it_is_used(scripted, crops, caplog)
 
 
 def test_features_of_another_length_are_refused(scripted, crops):
-    """Where the server leaves the length open, and so does not say it beforehand."""
+    """The server leaves the length open here, so it is not known beforehand."""
     servicer, uri = scripted
     embedder = Embedder(uri, deadline_ms=ENOUGH_MS)
     servicer.width = 5

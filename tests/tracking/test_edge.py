@@ -48,7 +48,7 @@ def scene(seed: int = 0, objects: int = 12, frames: int = 60):
 
 
 def follow(tracker: EdgeDeepSort, frames, looks: Looks | None = None, appearance: bool = True) -> list[tuple]:
-    """What the tracker reports of each frame: ids, boxes and detections of the tracks that were seen."""
+    """The tracker's results for each frame: ids, boxes and detections of the tracks that were seen."""
     reported = []
     for ltwh, features, _ in frames:
         if looks is not None:
@@ -136,7 +136,7 @@ def observe(table: EdgeTable, match: list[int], confidence: np.ndarray) -> None:
 
 @pytest.mark.parametrize("usual", [0.4, 0.7, 0.95])
 def test_a_hesitant_detector_is_believed_as_one_that_is_sure(usual: float) -> None:
-    """What counts is how sure it is beside what it usually is: the usual detection is taken at its worth."""
+    """Confidence counts relative to the usual one: a detection of the usual confidence has the usual weight."""
     table = EdgeTable(SETTINGS)
     for _ in range(500):
         observe(table, [0, 1, 2, 3], np.full(4, usual))

@@ -1,4 +1,4 @@
-"""What holds of every run, whatever the detections."""
+"""Properties of every run, whatever the detections."""
 
 from __future__ import annotations
 

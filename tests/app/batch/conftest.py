@@ -1,4 +1,4 @@
-"""What several tests of batches share."""
+"""Fixtures of the batch tests."""
 
 from __future__ import annotations
 

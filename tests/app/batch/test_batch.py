@@ -107,6 +107,11 @@ def ray_instance():
         assert process.returncode == 0
 
 
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    return video(tmp_path_factory.mktemp("long") / "long.avi", LONG)
+
+
 @pytest.fixture
 def batch(ray_instance, tmp_path):
     """Starts batches on that instance, in `tmp_path`, which holds cam.yaml and the folder archive."""
@@ -125,7 +130,7 @@ def batch(ray_instance, tmp_path):
 
 
 def single_run(config: Path, source: Path, folder: Path) -> Path:
-    """What `edge-tracker --config CONFIG --source SOURCE` writes, into a folder."""
+    """Write the results of `edge-tracker --config CONFIG --source SOURCE` into a folder."""
     sets = [f"outputs.mot={folder / 'tracks.txt'}", f"outputs.jsonl={folder / 'tracks.jsonl'}"]
     with Pipeline(load_config(config, sets, str(source))) as pipeline:
         pipeline.run()
@@ -147,7 +152,7 @@ def summary(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def in_hand(folder: Path, text: str = "tracks.txt") -> bool:
-    """Whether a worker has written something of an unfinished video."""
+    """True once a worker has written results of an unfinished video."""
     found = False
     for path in (folder / "results" / ".batch" / "work").glob(f"*/{text}"):
         with suppress(FileNotFoundError):  # it has just been finished
@@ -244,10 +249,10 @@ def test_eight_videos_one_bad_one_and_a_worker_that_is_killed(engines, demo_vide
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*/*/*")} == before
 
 
-def test_a_batch_that_is_stopped_or_killed_goes_on(batch, tmp_path):
+def test_a_batch_that_is_stopped_or_killed_goes_on(batch, long_video, tmp_path):
     for name in ("a", "b"):
         video(tmp_path / "archive" / f"{name}.avi", 50, seed=ord(name))
-    endless = video(tmp_path / "archive" / "c.avi", LONG)
+    endless = shutil.copy(long_video, tmp_path / "archive" / "c.avi")
     stopped = batch("--workers", 1)
     stopped.wait_for(lambda: len(list((tmp_path / "results").glob("?.avi"))) == 2 and in_hand(tmp_path))
     second = batch()
@@ -283,8 +288,9 @@ def test_a_batch_that_is_stopped_or_killed_goes_on(batch, tmp_path):
     assert "videos      3 tracked" in out
 
 
-def test_a_video_that_kills_its_workers_is_reported(batch, tmp_path):
-    video(tmp_path / "archive" / "bad.avi", LONG)
+def test_a_video_that_kills_its_workers_is_reported(batch, long_video, tmp_path):
+    (tmp_path / "archive").mkdir()
+    shutil.copy(long_video, tmp_path / "archive" / "bad.avi")
     command = batch("--workers", 1)
     for attempt in range(1, 4):
         command.wait_for(lambda n=attempt: len(command.workers()) == n and in_hand(tmp_path))

@@ -1,4 +1,4 @@
-"""How a machine or a cluster is divided, and Ray where it is not there."""
+"""Dividing a machine or a cluster among workers, and doing without Ray."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def test_without_the_extra_it_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ray_is_imported_by_a_batch_alone():
     code = (
         "import sys, edge_tracker.cli, edge_tracker.app.run.pipeline, edge_tracker.app.commands.batch as command\n"

@@ -1,4 +1,4 @@
-"""Which worker gets what, and what becomes of the others: with workers that do as they are told."""
+"""Handing out videos to scripted workers, which finish, fail, hang or die as they are told."""
 
 from __future__ import annotations
 
@@ -135,6 +135,7 @@ def test_no_more_workers_than_videos(run):
     assert workers.most == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(run, monkeypatch):
     monkeypatch.setattr(batch_module, "STALL_S", 2.0)
     monkeypatch.setattr(batch_module, "ASK_EVERY_S", 0.1)

@@ -1,4 +1,4 @@
-"""Which videos are found, and where their results go."""
+"""Finding the videos of a batch, and the folders of their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said on the way."""
+"""The progress that a batch reports."""
 
 from __future__ import annotations
 

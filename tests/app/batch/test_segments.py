@@ -45,7 +45,7 @@ def walkers(frames: int, people: int, apart: float = 30.0) -> Objects:
 
 
 def part_of(folder: Path, objects: Objects, segment: Segment, names: dict[int, int]) -> Part:
-    """What a segment's tracker makes of it: the same under other names."""
+    """The results of a segment as its own tracker reports them: the same boxes with other identities."""
     last = segment.first + segment.count - 1 if segment.count else max(objects)
     seen = {f: {names[i]: at for i, at in objects[f].items() if i in names} for f in range(segment.first, last + 1)}
     n = segment.first

@@ -1,4 +1,4 @@
-"""What a configuration means for a batch, and when results have to be made again."""
+"""The settings that a configuration gives a batch, and the changes that make results out of date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker answers, without Ray around it."""
+"""A worker's answers, without Ray around it."""
 
 from __future__ import annotations
 
