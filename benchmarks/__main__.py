@@ -1,4 +1,4 @@
-"""`make bench`: the tracker, the embedder and the whole program beside their peers, each on one thread."""
+"""`make bench`: the tracker, the embedder and the whole program beside their counterparts, each on one thread."""
 
 from __future__ import annotations
 

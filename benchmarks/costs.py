@@ -1,6 +1,6 @@
-"""What a frame costs the program, stage by stage, and what a broker passes on; measured on this machine.
+"""The cost of a frame, stage by stage, and the throughput of a broker, measured on this machine.
 
-Stages are timed by the clock, so the machine must have nothing else to do.
+Stages are timed by the wall clock, so the machine must be idle.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ DETECTOR, EMBEDDER, CONFIDENCE = "yolov3-tiny", "mobilenetv2", 0.3
 
 
 class Costs(NamedTuple):
-    """Of one frame, in the mean. Times are seconds of one core.
+    """The mean costs of one frame. Times are seconds of one core.
 
     Attributes:
         read: decoding.
-        detect: the detector, without its model: the picture made ready, the boxes read out.
+        detect: the detector, without its model: preparing the image, decoding the boxes.
         detect_model: its model.
         embed: the embedder, without its model.
         embed_model: its model, for one crop.
         track: association, filter, events.
         write: all files.
         crops: crops that are embedded.
-        picture_bytes, crop_bytes: what the models are fed for a frame, and for a crop.
-        text_bytes, video_bytes: of the JSON lines and the MOT text, and of the annotated video.
-        events, event_bytes: how many happened, and how long one is as a message.
-        tracks_bytes: all objects as a message.
+        image_bytes, crop_bytes: size of the models' input for a frame, and for a crop.
+        text_bytes, video_bytes: size of the JSON lines and the MOT text, and of the annotated video.
+        events, event_bytes: number of events, and size of one as a message.
+        tracks_bytes: size of all objects as a message.
     """
 
     read: float
@@ -56,7 +56,7 @@ class Costs(NamedTuple):
     track: float
     write: float
     crops: float
-    picture_bytes: float
+    image_bytes: float
     crop_bytes: float
     text_bytes: float
     video_bytes: float
@@ -76,8 +76,8 @@ class Costs(NamedTuple):
 
     @property
     def fed_bytes(self) -> float:
-        """What the models are fed."""
-        return self.picture_bytes + self.crops * self.crop_bytes
+        """Bytes of input for the models."""
+        return self.image_bytes + self.crops * self.crop_bytes
 
 
 class _Timed(InProcess):
@@ -91,7 +91,7 @@ class _Timed(InProcess):
         return getattr(self._model, name)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """As the model's."""
+        """As the model's `run`."""
         start = time.thread_time()
         outputs = self._model.run(feeds)
         self.seconds += time.thread_time() - start
@@ -102,7 +102,7 @@ class _Timed(InProcess):
 
 @contextmanager
 def mosquitto() -> Iterator[int | None]:
-    """A broker's port, while it lasts; None where there is no Mosquitto."""
+    """Run a broker, and yield its port; None if there is no Mosquitto."""
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         yield None
@@ -110,7 +110,7 @@ def mosquitto() -> Iterator[int | None]:
     port = free_port()
     with TemporaryDirectory() as folder:
         config = Path(folder, "mosquitto.conf")
-        # With a limit on what waits for a client, the rest would be lost.
+        # With a limit on the messages that wait for a client, others would be lost.
         config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
         broker = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -121,9 +121,9 @@ def mosquitto() -> Iterator[int | None]:
 
 
 def broker_rate(size: int, count: int = 20_000) -> float | None:
-    """Messages of a size that Mosquitto passes on in a second, from one client to another; None where it is missing.
+    """Messages of a size that Mosquitto passes from one client to another per second; None if it is missing.
 
-    Both clients are Python's, and slower than the broker: it is the least that it passes.
+    Both clients are in Python, and slower than the broker, so this is a lower bound.
     """
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
@@ -197,7 +197,7 @@ def measure(video: Path, frames: int) -> Costs:
         track=seconds["track"],
         write=seconds["write"],
         crops=looks.images / done,
-        picture_bytes=looker.fed / looker.images,
+        image_bytes=looker.fed / looker.images,
         crop_bytes=looks.fed / looks.images,
         text_bytes=(sizes["mot"] + sizes["jsonl"]) / done,
         video_bytes=sizes["video"] / done,

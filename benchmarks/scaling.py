@@ -1,16 +1,16 @@
-"""How far each way to run many cameras goes, and what 1 to 10,000 of them take: a simulation from measured costs.
+"""The limits of each way to run many cameras, and the machines for 1 to 10,000: a simulation from measured costs.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --fps 25 --cores 16 --accelerator 100 --link 25
 
-First the program runs on the demo video, and what each stage of a frame costs a core of this machine is measured
-(`benchmarks.costs`). Then cameras are simulated frame by frame, with the queues that the program has: the detector
-takes the newest frame of a camera and drops older ones, one frame of a camera is detected while another is tracked, a
-model that is busy takes all that waits in its next call. What was not measured is an argument: how many times as fast
-as one core an accelerator computes the models, and what a call costs it whatever is in it.
+First the program runs on the demo video, and the cost of each stage on one core of this machine is measured
+(`benchmarks.costs`). Then cameras are simulated frame by frame, with the program's queues: the detector takes the
+newest frame of a camera and drops older ones, one frame of a camera is detected while another is tracked, and a busy
+model takes everything that waits in its next call. Values that were not measured are arguments: the speed of an
+accelerator in multiples of a core, and its fixed cost per call.
 
-A machine carries as many cameras as lose at most 1 % of their frames while 99 % of the others are done within half a
-second.
+A machine carries a number of cameras if they lose at most 1 % of their frames and 99 % of the others are done within
+half a second.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Site(NamedTuple):
     """Machines that work for the same cameras.
 
     Attributes:
-        cores: for all but the models; and for the models, too, where there is no accelerator.
-        accelerator: how many times as fast as a core it computes the models; 0 for none.
-        call: seconds that a call of it costs, whatever is in it.
-        link: bits per second on the way to it; infinite where it is in the same machine.
+        cores: for everything but the models, and also for the models if there is no accelerator.
+        accelerator: its speed for the models in multiples of a core; 0 for none.
+        call: fixed seconds per call of it.
+        link: bits per second to it; infinite within the same machine.
     """
 
     cores: int
@@ -51,7 +51,7 @@ class Site(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Share of the frames that was lost, the 99th percentile of the seconds to a result, and images in a call."""
+    """Share of frames lost, 99th percentile of the seconds to a result, and images per call."""
 
     lost: float
     latency: float
@@ -85,7 +85,7 @@ class Simulation:
             self.env.process(self._accelerator())
 
     def run(self, seconds: float) -> Outcome:
-        """Let so much time pass."""
+        """Simulate this many seconds."""
         self.env.run(until=seconds)
         late = float(np.quantile(self.latencies, 0.99)) if self.latencies else math.inf
         return Outcome(self.lost / max(self.given, 1), late, self.images / max(self.calls, 1))
@@ -96,7 +96,7 @@ class Simulation:
             yield self.env.timeout(seconds)
 
     def _model(self, images: int, seconds: float, size: float) -> Process:
-        """A call: on a core, or over the link on the accelerator, with all else that waits for it."""
+        """A call: on a core, or over the link on the accelerator, with everything else that waits for it."""
         if not self.site.accelerator:
             yield from self._work(images * seconds)
             return
@@ -116,7 +116,7 @@ class Simulation:
             if not self.waiting:
                 self.idle = self.env.event()
                 yield self.idle
-            # A call is of one model: of that which has waited longest.
+            # A call is of one model, the one that has waited longest.
             kind = self.waiting[0][1]
             taken: list[tuple[int, float, simpy.Event]] = []
             left = []
@@ -141,7 +141,7 @@ class Simulation:
                 self.lost += 1
                 continue
             yield from self._work(self.costs.read)
-            if slot.items:  # nobody has taken the last one
+            if slot.items:  # the last one has not been taken
                 slot.items.clear()
                 self.lost += 1
             slot.put(came)
@@ -151,7 +151,7 @@ class Simulation:
         while True:
             came = yield slot.get()
             yield from self._work(costs.detect)
-            yield from self._model(1, costs.detect_model, costs.picture_bytes)
+            yield from self._model(1, costs.detect_model, costs.image_bytes)
             yield tracked.put(came)
 
     def _track(self, tracked: simpy.Store[float]) -> Process:
@@ -167,7 +167,7 @@ class Simulation:
 
 
 def most_cameras(carries: Callable[[int], bool]) -> int:
-    """How many cameras a site carries, to within 2 %; 0 if not even one."""
+    """The number of cameras that a site carries, to within 2 %; 0 if not even one."""
     if not carries(1):
         return 0
     low, high = 1, 2
@@ -180,7 +180,7 @@ def most_cameras(carries: Callable[[int], bool]) -> int:
 
 
 def rounded(number: float) -> str:
-    """Three figures of a number, with a unit's prefix."""
+    """A number with three significant digits and a unit prefix."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {prefix}"
@@ -188,7 +188,7 @@ def rounded(number: float) -> str:
 
 
 def table(*rows: tuple[object, ...]) -> None:
-    """Print rows, the first as the head."""
+    """Print rows, the first as the header."""
     head, *body = rows
     print("| " + " | ".join(map(str, head)) + " |")
     print("| --- |" + " ---: |" * (len(head) - 1))
@@ -198,12 +198,12 @@ def table(*rows: tuple[object, ...]) -> None:
 
 
 def print_costs(costs: Costs) -> None:
-    """What was measured."""
+    """Print the measured costs."""
     print("Measured, of one frame, on one core:\n")
     table(
         ("stage", "ms"),
         ("read", f"{1e3 * costs.read:.2f}"),
-        ("detect: picture in, boxes out", f"{1e3 * costs.detect:.2f}"),
+        ("detect: image in, boxes out", f"{1e3 * costs.detect:.2f}"),
         ("detect: the model", f"{1e3 * costs.detect_model:.2f}"),
         ("embed: crops in, features out", f"{1e3 * costs.embed:.2f}"),
         (f"embed: the model, {costs.crops:.2f} crops", f"{1e3 * costs.crops * costs.embed_model:.2f}"),
@@ -215,18 +215,18 @@ def print_costs(costs: Costs) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=300, help="of the demo video, measured")
-    parser.add_argument("--seconds", type=float, default=10.0, help="simulated, each time")
-    parser.add_argument("--fps", type=float, default=10.0, help="of each camera")
-    parser.add_argument("--cores", type=int, default=8, help="of a machine")
-    parser.add_argument("--accelerator", type=float, default=50.0, help="times as fast as a core")
-    parser.add_argument("--call-ms", type=float, default=2.0, help="that a call of it costs")
+    parser.add_argument("--frames", type=int, default=300, help="frames of the demo video to measure")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each simulation")
+    parser.add_argument("--fps", type=float, default=10.0, help="frames per second of each camera")
+    parser.add_argument("--cores", type=int, default=8, help="cores of a machine")
+    parser.add_argument("--accelerator", type=float, default=50.0, help="its speed in multiples of a core")
+    parser.add_argument("--call-ms", type=float, default=2.0, help="fixed milliseconds per call of the accelerator")
     parser.add_argument("--link", type=float, default=10.0, help="Gbit/s to a model server")
     options = parser.parse_args()
     if min(options.frames, options.seconds, options.fps, options.cores, options.accelerator, options.link) <= 0:
-        parser.error("all numbers are above 0")
+        parser.error("all numbers must be above 0")
     if options.call_ms < 0:
-        parser.error("--call-ms is at least 0")
+        parser.error("--call-ms must be at least 0")
     video = next((path for path in VIDEOS if path.is_file()), None)
     if video is None:
         sys.exit("benchmarks.scaling: needs the demo video: run `make demo`")
@@ -237,7 +237,7 @@ def main() -> None:
     sites = {
         "machine": Site(options.cores),
         "machine with an accelerator": Site(options.cores, options.accelerator, call),
-        # Each by itself, the other one without limits.
+        # Each separately, with the other one unlimited.
         "worker without models": Site(options.cores, 1e9),
         "model server": Site(10**6, options.accelerator, call, link),
     }
@@ -251,8 +251,8 @@ def main() -> None:
         most = most_cameras(lambda cameras, outcome=outcome: outcome(cameras).good)  # type: ignore[misc]
         found[name] = most, outcome(max(most, 1))
     print(
-        f"Cameras of {fps:g} frames a second that one carries: {options.cores} cores, an accelerator as fast as "
-        f"{options.accelerator:g} cores with {options.call_ms:g} ms a call, {options.link:g} Gbit/s:\n"
+        f"Cameras of {fps:g} frames per second that each carries: {options.cores} cores, an accelerator as fast as "
+        f"{options.accelerator:g} cores with {options.call_ms:g} ms per call, {options.link:g} Gbit/s:\n"
     )
     busy = {
         name: (
@@ -262,7 +262,7 @@ def main() -> None:
         for name, (most, _) in found.items()
     }
     table(
-        ("", "cameras", "99 % within", "images a call", "cores busy without models", "fed to the models"),
+        ("", "cameras", "99 % within", "images per call", "cores busy without models", "sent to the models"),
         *(
             (
                 name,
@@ -280,7 +280,7 @@ def main() -> None:
         most = found[name][0]
         return str(math.ceil(cameras / most)) if most else "too slow"
 
-    per_second = fps * costs.events + 1  # and once a second all tracks
+    per_second = fps * costs.events + 1  # plus all tracks once a second
     rows = []
     for cameras in COUNTS:
         messages = cameras * per_second
@@ -297,7 +297,7 @@ def main() -> None:
                 f"{rounded(cameras * fps * DAY_S * costs.video_bytes)}B",
             )
         )
-    print("What so many cameras take:\n")
+    print("Requirements by number of cameras:\n")
     table(
         (
             "cameras",
@@ -306,17 +306,19 @@ def main() -> None:
             "workers + model servers",
             "to the model servers",
             "to the broker",
-            "text a day",
-            "video a day",
+            "text per day",
+            "video per day",
         ),
         *rows,
     )
     seconds = costs.around_models + costs.in_models
     hours = 1 / seconds / fps
-    print(f"Recordings: {seconds:.3f} s of a core for a frame, {hours:.2f} hours of video an hour and core.")
+    print(f"Recordings: {seconds:.3f} s of a core per frame, {hours:.2f} hours of video per hour and core.")
     rate = broker_rate(round(costs.event_bytes))
     if rate is not None:
-        print(f"One Mosquitto passes at least {rate:,.0f} messages a second here, of {rate / per_second:,.0f} cameras.")
+        print(
+            f"One Mosquitto passes at least {rate:,.0f} messages per second here, of {rate / per_second:,.0f} cameras."
+        )
 
 
 if __name__ == "__main__":

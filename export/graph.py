@@ -1,4 +1,4 @@
-"""ONNX files: from a torch network, with preprocessing, in another precision, and what is written into them."""
+"""ONNX files: from a torch network, with preprocessing, in another precision, and their metadata."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "images", "features"
 PLANES = "planes"  # the input of a network before preprocessing is put in front of it
-PREPARE = "prepare/"  # the names of the nodes that do the preprocessing begin so
+PREPARE = "prepare/"  # prefix of the names of the nodes that do the preprocessing
 FP16_LARGEST = 65504.0
 
 
@@ -33,7 +33,7 @@ def from_torch(network: nn.Module, size: tuple[int, int], opset: int) -> onnx.Mo
     """Export a network as it is, without preprocessing.
 
     Args:
-        network: in evaluation mode; takes (B, 3, H, W) float32 and gives (B, D).
+        network: in evaluation mode; from (B, 3, H, W) float32 to (B, D).
         size: height and width in pixels.
         opset: ONNX opset.
 
@@ -44,9 +44,9 @@ def from_torch(network: nn.Module, size: tuple[int, int], opset: int) -> onnx.Mo
 
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # The exporter that torch prefers now can't write opset 17 for networks with ReLU6.
+        # The exporter that torch now prefers cannot write opset 17 for networks with ReLU6.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        # Instance normalisation works with each image's own statistics always, which the exporter takes for training.
+        # Instance normalisation always uses each image's own statistics, which the exporter mistakes for training.
         warnings.filterwarnings("ignore", message="ONNX export mode is set to TrainingMode.EVAL, .*'instance_norm'")
         torch.onnx.export(
             network,
@@ -64,7 +64,7 @@ def from_torch(network: nn.Module, size: tuple[int, int], opset: int) -> onnx.Mo
 def with_preprocessing(
     model: onnx.ModelProto, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], color: str = "RGB"
 ) -> onnx.ModelProto:
-    """Put the way from pixels to what a network takes in front of it.
+    """Put the conversion from pixels to a network's input in front of it.
 
     Args:
         model: takes (B, 3, H, W) float32, normalised, as its only input, and has one output.
@@ -73,7 +73,7 @@ def with_preprocessing(
         color: "RGB" or "BGR", the order of the network's channels.
 
     Returns:
-        A copy that takes `images` (B, H, W, 3) uint8 BGR and gives `features`.
+        A copy from `images` (B, H, W, 3) uint8 BGR to `features`.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -113,18 +113,18 @@ def with_preprocessing(
 
 
 def move_biases(model: onnx.ModelProto) -> int:
-    """Take a constant out of the way between two convolutions, where FP16 could not hold it.
+    """Remove a constant between two convolutions that FP16 could not represent.
 
-    Where a 1x1 convolution follows another without anything between them, the first one's bias can as well be added
-    after the second: W (V x + a) + b = W V x + (W a + b). In MobileNetV2 a channel that is nearly constant is carried
-    with a bias of 6 and taken away again by one of -1974, which FP16 knows only to the nearest whole number. Moved,
-    they leave a bias below 5, and the FP16 file's error goes down to a third. It is exact, so that FP32 loses nothing.
+    If a 1x1 convolution directly follows another, the first one's bias can be added after the second instead:
+    W (V x + a) + b = W V x + (W a + b). In MobileNetV2 a nearly constant channel is carried with a bias of 6 and
+    removed again by one of -1974, which FP16 holds only to the nearest whole number. After moving, the bias is below 5,
+    and the FP16 file's error falls to a third. This is exact, so FP32 loses nothing.
 
     Args:
         model: changed in place.
 
     Returns:
-        How many biases were moved.
+        The number of biases moved.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -163,18 +163,18 @@ def _rename(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The opset a model says it is written in."""
+    """The opset that a model declares."""
     return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def stamp(model: onnx.ModelProto, manifest: ModelManifest) -> None:
-    """Write the manifest into the model's metadata, so that the file speaks for itself."""
+    """Write the manifest into the model's metadata, so that the file is self-describing."""
     kept = {entry.key: entry.value for entry in model.metadata_props}
     helper.set_model_props(model, {**kept, METADATA_KEY: manifest.to_json()})
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what makes the files."""
+    """Versions of the packages that make the files."""
     packages = ("edge-tracker", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxconverter-common", "numpy")
     installed = {name: next(iter(metadata.Distribution.discover(name=name)), None) for name in packages}
     return {"python": platform.python_version(), **{name: d.version for name, d in installed.items() if d is not None}}
@@ -194,7 +194,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         half = float16.convert_float_to_float16(
             copy, keep_io_types=True, node_block_list=kept, max_finite_val=FP16_LARGEST
         )
-    # The converter passes over casts that the model brings along.
+    # The converter ignores casts that the model already has.
     for node in half.graph.node:
         if node.name in casts:
             for attribute in node.attribute:
@@ -204,11 +204,11 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What a model in FP16 gives where FP16 is really computed with, as a model that any machine computes so.
+    """A copy of an FP16 model that gives real FP16 results on any machine.
 
-    On a CPU, ONNX Runtime computes FP16 nodes in FP32 and leaves out the roundings between them, so that there a file
-    whose values overflow in FP16 looks perfect. This copy is FP32 throughout, and after every node that gave FP16 it
-    rounds to FP16 in so many words.
+    On a CPU, ONNX Runtime computes FP16 nodes in FP32 without the roundings between them, so a file whose values
+    overflow in FP16 looks perfect there. This copy is FP32 throughout, and explicitly rounds to FP16 after every node
+    whose output was FP16.
     """
     copy = onnx.shape_inference.infer_shapes(model)
     graph = copy.graph
@@ -242,28 +242,28 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(model: onnx.ModelProto, batches: Iterable[npt.NDArray[np.uint8]]) -> onnx.ModelProto:
     """A copy whose convolutions and matrix products work on INT8, with Q/DQ nodes around them, symmetric throughout.
 
-    TensorRT reads the scales from these nodes; it has had no calibrator of its own since version 11.
+    TensorRT reads the scales from these nodes; since version 11 it has no calibrator of its own.
 
     Args:
-        model: an FP32 model that takes `images`.
-        batches: real images, as the model takes them, to find the range of each tensor with.
+        model: an FP32 model with the input `images`.
+        batches: real images, as the model takes them, to determine the range of each tensor.
     """
-    # TensorRT takes no bias of INT32, and no other zero point than 0.
+    # TensorRT accepts no INT32 bias, and no zero point other than 0.
     return _quantized(model, batches, ("Conv", "MatMul", "Gemm"), "QInt8", symmetric=True, quantize_bias=False)
 
 
 def to_int8_cpu(
     model: onnx.ModelProto, batches: Sequence[npt.NDArray[np.uint8]], float_nodes: Sequence[str] = ()
 ) -> onnx.ModelProto:
-    """A copy that ONNX Runtime computes in INT8 on a CPU. TensorRT does not take it.
+    """A copy that ONNX Runtime computes in INT8 on a CPU. TensorRT does not accept it.
 
-    The activations are UINT8 with a zero point, since ONNX Runtime computes UINT8 by INT8 about twice as fast on x86 as
-    INT8 by INT8, and nothing between two convolutions stays in FP32: a step there and back costs more than INT8 wins.
+    The activations are UINT8 with a zero point, since on x86 ONNX Runtime computes UINT8 by INT8 about twice as fast as
+    INT8 by INT8. Nothing between two convolutions stays in FP32: converting there and back costs more than INT8 gains.
 
     Args:
-        model: an FP32 model that takes `images`.
-        batches: real images, as the model takes them, to find the range of each tensor with.
-        float_nodes: how the names of the nodes begin that stay in FP32.
+        model: an FP32 model with the input `images`.
+        batches: real images, as the model takes them, to determine the range of each tensor.
+        float_nodes: prefixes of the names of nodes that stay in FP32.
     """
     kept = [node.name for node in model.graph.node if node.name.startswith(tuple(float_nodes))]
     corrected = _corrected(model, batches, kept)
@@ -274,9 +274,9 @@ def to_int8_cpu(
 def _corrected(
     model: onnx.ModelProto, batches: Iterable[npt.NDArray[np.uint8]], kept: Sequence[str]
 ) -> onnx.ModelProto:
-    """A copy whose biases take away what rounding the weights to INT8 adds to each channel in the mean.
+    """A copy whose biases are corrected by the mean error that rounding the weights to INT8 adds to each channel.
 
-    That is (rounded weights - weights) times the mean of each input channel (Nagel et al., arXiv 1906.04721, 4.2).
+    It is (rounded weights - weights) times the mean of each input channel (Nagel et al., arXiv 1906.04721, 4.2).
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -334,7 +334,7 @@ def _quantized(
     """A copy with Q/DQ nodes around the nodes of some kinds; the preprocessing and `kept` stay as they are."""
     import tempfile
 
-    onnxruntime()  # which says first that nothing is to be reported
+    onnxruntime()  # that module first turns usage reports off
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -348,10 +348,10 @@ def _quantized(
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
-        # It takes the weights out of a model that it is given in memory, so that it gets a file.
+        # It removes the weights from a model that it is given in memory, so it gets a file.
         plain = Path(folder, "plain.onnx")
         onnx.save(model, plain)
-        # Its shape inference stumbles over graphs that onnx's own takes.
+        # Its shape inference fails on graphs that onnx's own accepts.
         quant_pre_process(plain, source, skip_symbolic_shape=True)
         names = [node.name for node in onnx.load(source).graph.node if node.name.startswith(PREPARE)]
         quantization.quantize_static(
@@ -371,7 +371,7 @@ def _quantized(
             },
         )
         quantized = onnx.load(target)
-    # The quantiser declares all the operator sets it knows.
+    # The quantiser declares all operator sets that it knows.
     used = {node.domain for node in quantized.graph.node}
     for entry in [entry for entry in quantized.opset_import if entry.domain not in used]:
         quantized.opset_import.remove(entry)

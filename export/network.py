@@ -1,4 +1,4 @@
-"""What becomes an embedder: one of the known families, or a network that a user brings."""
+"""Networks to be exported as embedders: those of the known families, and users' own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture is made ready for a network.
+    """The preparation of an image for a network.
 
     Attributes:
         height, width: pixels.
@@ -55,7 +55,7 @@ class Preparation:
 
     @property
     def planes(self) -> ImageInput:
-        """The network's own input, all done by the caller."""
+        """The network's own input, for which the caller does everything."""
         return ImageInput(
             graph.PLANES,
             self.height,
@@ -70,7 +70,7 @@ class Preparation:
         )
 
     def words(self) -> str:
-        """What the graph does, for the manifest."""
+        """The preprocessing in the graph, for the manifest."""
         order = "uint8 BGR to float RGB" if self.color == "RGB" else "uint8 to float"
         return f"{order}, NHWC to NCHW, (pixel / 255 - {list(self.mean)}) / {list(self.std)}"
 
@@ -82,15 +82,15 @@ def _bytes(values: Three) -> Three:
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is ready to be exported, and to be compared with.
+    """A network that is ready to be exported and compared.
 
     Attributes:
         name: stem of the files.
         words: architecture, for the manifest.
-        prepare: how pictures are made ready.
+        prepare: the preparation of images.
         to_onnx: the network as ONNX for an opset, without preprocessing.
-        run: the features (B, D) that the network itself gives, from prepared pictures (B, 3, H, W).
-        source: where it came from, for the manifest.
+        run: computes features (B, D) from prepared images (B, 3, H, W) with the network itself.
+        source: its origin, for the manifest.
         float_nodes: see `export.families.Embedder`.
     """
 
@@ -103,7 +103,7 @@ class Network:
     float_nodes: tuple[str, ...] = ()
 
     def to_embedder(self, opset: int) -> onnx.ModelProto:
-        """The FP32 model that the other precisions come from: preprocessing in front, biases where FP16 holds them."""
+        """The FP32 model from which the other precisions are made, with preprocessing, and biases moved for FP16."""
         prepare = self.prepare
         size = (prepare.height, prepare.width)
         model = graph.with_preprocessing(self.to_onnx(opset), size, prepare.mean, prepare.std, prepare.color)
@@ -115,9 +115,9 @@ def from_family(family: Embedder, weights: Path | None, resize: str | None = Non
     """One of the known networks.
 
     Args:
-        family: which.
+        family: the family.
         weights: its weights; None for random ones.
-        resize: to bring crops to size in another way than the family's own.
+        resize: another method of resizing crops than the family's own.
 
     Raises:
         ModelError: the file does not hold this network's weights.
@@ -140,13 +140,13 @@ def from_function(where: str, name: str, prepare: Preparation) -> Network:
     """A user's own torch network.
 
     Args:
-        where: "module:function"; the function takes nothing and returns the network with its weights. The current
-            folder is searched for the module, too.
-        name: to call it by.
-        prepare: how pictures are made ready.
+        where: "module:function"; the function takes no arguments and returns the network with its weights. The current
+            folder is also searched for the module.
+        name: the network's name.
+        prepare: the preparation of images.
 
     Raises:
-        ModelError: there is no such function, it fails, or what it returns is no torch network.
+        ModelError: there is no such function, it fails, or it does not return a torch network.
     """
     import torch
 
@@ -168,7 +168,7 @@ def from_onnx(path: Path, name: str, prepare: Preparation) -> Network:
     """A user's own network as an ONNX file with one input (B, 3, H, W) float32 and one output (B, D).
 
     Raises:
-        ModelError: it can't be read, or takes or gives something else.
+        ModelError: it cannot be read, or has other inputs or outputs.
     """
     model = load_model(path, device="cpu")
     takes, gives = model.inputs, model.outputs
@@ -180,7 +180,7 @@ def from_onnx(path: Path, name: str, prepare: Preparation) -> Network:
             f"this file has {signature(takes, gives)}"
         )
     if any(is_ not in (None, wanted) for is_, wanted in zip(takes[0].shape[2:], (height, width), strict=True)):
-        raise ModelError(f"{path}: takes pictures of another size than {height}x{width}: {signature(takes, gives)}")
+        raise ModelError(f"{path}: takes images of another size than {height}x{width}: {signature(takes, gives)}")
     batch = takes[0].shape[0]
 
     def run(planes: Array) -> Array:

@@ -1,7 +1,7 @@
-"""The gate: an exported model is compared with what it came from, and is written only if it does the same.
+"""The gate: an exported model is compared with its source, and is written only if it agrees.
 
-An FP32 file is compared with the network itself (in torch, or for the detector in NumPy), FP16 and INT8 files with that
-network, too, and their tracks with those of the FP32 file.
+Every file is compared with the network itself (in torch, or for the detector in NumPy), and the tracks of FP16 and INT8
+files also with those of the FP32 file.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy.typing as npt
 from edge_tracker import EdgeDeepSort
 from edge_tracker.detection import Detections
 from edge_tracker.errors import EdgeTrackerError
-from export.samples import Array, Boxes
+from export.samples import Array, FrameBoxes
 
 Figures = dict[str, float]
 
-# What each figure must reach. The other figures are for the record.
+# The limits of the figures. Other figures are only recorded.
 LEAST: dict[str, dict[str, float]] = {
     "fp32": {"min_cosine": 0.99999, "same_neighbour": 1.0},
     "fp16": {"min_cosine": 0.999, "same_neighbour": 0.98, "same_ids": 0.99, "same_detections": 0.98},
     "int8": {"min_cosine": 0.99, "same_neighbour": 0.98, "same_ids": 0.99},
     "int8-cpu": {"min_cosine": 0.9, "same_neighbour": 0.98},
 }
-# By how much the cosines of two neighbours may differ and still count as equal. Two crops of one standing person are as
+# The largest difference at which the cosines of two neighbours count as equal. Two crops of one standing person are as
 # near to a third as each other; which of the two comes first means nothing to a tracker that matches within 0.2.
 TIE = {"fp32": 1e-5, "fp16": 1e-3, "int8": 1e-3, "int8-cpu": 1e-2}
 MOST: dict[str, dict[str, float]] = {
@@ -37,30 +37,30 @@ MOST: dict[str, dict[str, float]] = {
 }
 
 WORDS = {
-    "min_cosine": "cosine of the features, the least",
+    "min_cosine": "least cosine of the features",
     "same_neighbour": "share of crops with the same nearest neighbour",
     "same_ids": "share of boxes with the same track ids as FP32",
-    "same_detections": "share of detections that FP32 makes, too",
-    "max_box_error": "error of a box in pixels, the largest",
-    "max_score_error": "error of a score, the largest",
+    "same_detections": "share of detections that FP32 also makes",
+    "max_box_error": "largest error of a box in pixels",
+    "max_score_error": "largest error of a score",
 }
 
 
 class ParityError(EdgeTrackerError):
-    """An exported model that does not do what its source does. Nothing was written."""
+    """An exported model does not agree with its source. Nothing was written."""
 
 
 def enforce(figures: Figures, precision: str, name: str) -> None:
-    """Let a model pass, or not.
+    """Refuse a model whose figures fall short.
 
     Raises:
-        ParityError: some figures fall short; names each, what it is and what it must be.
+        ParityError: names each such figure, with its value and its limit.
     """
     short = [
-        f"{WORDS[key]}, is {figures[key]:.6g}, at {sign} {limit:.6g} is needed"
+        f"{WORDS[key]} is {figures[key]:.6g}, at {sign} {limit:.6g} is needed"
         for limits, sign, worse in ((LEAST, "least", -1), (MOST, "most", 1))
         for key, limit in limits[precision].items()
-        # A figure that is no number has failed.
+        # A figure that is not a number has failed.
         if key in figures and not (figures[key] - limit) * worse <= 0
     ]
     if short:
@@ -73,8 +73,8 @@ def compare_features(source: Array, given: Array, crops: int, tie: float = 0.0) 
     Args:
         source: (M, D), from the network.
         given: (M, D), from the file.
-        crops: how many of the rows, from the first on, are real crops: neighbours are sought among these.
-        tie: the neighbour that the file finds is right if, by the source's features, no other is nearer by more.
+        crops: number of rows, from the first on, that are real crops; neighbours are sought among these.
+        tie: the file's nearest neighbour is right if, by the source's features, no other is nearer by more than this.
     """
     if source.shape != given.shape:
         raise ParityError(f"the file gives features {given.shape}, its source {source.shape}")
@@ -94,17 +94,17 @@ def _unit(rows: Array) -> npt.NDArray[np.float64]:
 
 
 def _likeness(unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Cosines between all rows; nothing is its own neighbour."""
+    """Cosines between all rows; no row is its own neighbour."""
     likeness = unit @ unit.T
     np.fill_diagonal(likeness, -np.inf)
     return likeness
 
 
-def track(frames: Sequence[Boxes], features: Array) -> dict[tuple[int, int], int]:
+def track(frames: Sequence[FrameBoxes], features: Array) -> dict[tuple[int, int], int]:
     """Follow the objects of a video by their features.
 
     Returns:
-        The track id of each detection that belongs to a confirmed track, by frame and number in the frame.
+        The track id of each detection matched to a confirmed track, by frame and number in the frame.
     """
     tracker = EdgeDeepSort(embedder=None)
     ids = {}
@@ -133,7 +133,7 @@ def same_ids(one: dict[tuple[int, int], int], other: dict[tuple[int, int], int])
 
 
 def same_detections(one: Sequence[Detections], other: Sequence[Detections], iou: float = 0.9) -> float:
-    """Share of detections, frame by frame, that both have: the same class, and boxes that overlap by `iou`."""
+    """Share of detections, frame by frame, that both have: the same class, and an IoU of at least `iou`."""
     agreed = total = 0
     for a, b in zip(one, other, strict=True):
         total += max(len(a), len(b))
@@ -154,6 +154,6 @@ def _iou(a: Array, b: Array) -> float:
 
 
 def compare_boxes(source: Sequence[Array], given: Sequence[Array]) -> Figures:
-    """Figures of a detector, from its raw outputs (N, 85) per picture."""
+    """Figures of a detector, from its raw outputs (N, 85) per image."""
     errors = np.abs(np.stack(source) - np.stack(given))
     return {"max_box_error": float(errors[..., :4].max()), "max_score_error": float(errors[..., 4:].max())}

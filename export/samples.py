@@ -1,4 +1,4 @@
-"""What exported models are compared on: people cut out of the demo video, or a folder of the user's own crops."""
+"""Samples to compare exported models on: people in the demo video, or a folder of the user's own crops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Boxes:
+class FrameBoxes:
     """The detections of one frame that have a crop: ltwh (M, 4), confidence (M,), class_id (M,)."""
 
     ltwh: Array
@@ -34,17 +34,17 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Samples:
-    """Crops, and the frames they come from.
+    """Crops, and the detections of the frames that they come from.
 
     Attributes:
-        origin: where they come from, in words.
-        crops: BGR pictures, frame after frame.
-        frames: the detections that the crops show, frame after frame; empty for a folder of crops.
+        origin: their origin, in words.
+        crops: BGR images, frame after frame.
+        frames: the detections of the crops, frame after frame; empty for a folder of crops.
     """
 
     origin: str
     crops: tuple[Image, ...]
-    frames: tuple[Boxes, ...] = ()
+    frames: tuple[FrameBoxes, ...] = ()
 
     def some(self, count: int) -> npt.NDArray[np.int64]:
         """Indices of at most `count` crops, evenly spread."""
@@ -55,7 +55,7 @@ def frames_of(video: Path, limit: int | None) -> Iterator[Image]:
     """The first frames of a video.
 
     Raises:
-        EdgeTrackerError: it can't be read.
+        EdgeTrackerError: it cannot be read.
     """
     capture = cv2.VideoCapture(str(video))
     try:
@@ -77,7 +77,7 @@ def from_video(video: Path, detector: Path, limit: int | None) -> Samples:
     finder = Detector(detector, classes=["person"], device="cpu")
     cutter = CropCutter()
     crops: list[Image] = []
-    frames: list[Boxes] = []
+    frames: list[FrameBoxes] = []
     try:
         for frame in frames_of(video, limit):
             found = finder.detect(frame)
@@ -85,46 +85,46 @@ def from_video(video: Path, detector: Path, limit: int | None) -> Samples:
             for index, crop in cutter.cut(frame, whole_boxes(found.ltwh)):
                 kept.append(index)
                 crops.append(crop.copy())
-            frames.append(Boxes(found.ltwh[kept], found.confidence[kept], found.class_id[kept]))
+            frames.append(FrameBoxes(found.ltwh[kept], found.confidence[kept], found.class_id[kept]))
     finally:
         finder.close()
     if not crops:
-        raise EdgeTrackerError(f"{video}: no people are found in its first {len(frames)} frames; take another video")
+        raise EdgeTrackerError(f"{video}: no people are found in its first {len(frames)} frames; give another video")
     return Samples(f"{len(frames)} frames of {video.name}", tuple(crops), tuple(frames))
 
 
 def from_folder(folder: Path) -> Samples:
-    """All pictures in a folder and the folders inside it, in the order of their names.
+    """All images in a folder and the folders inside it, in the order of their names.
 
     Raises:
-        EdgeTrackerError: it holds none, or one that can't be read.
+        EdgeTrackerError: it has none, or one that cannot be read.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise EdgeTrackerError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
+        raise EdgeTrackerError(f"{folder}: has no images ({', '.join(SUFFIXES)})")
     crops: list[Image] = []
     for path in paths:
         crop = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if crop is None:
-            raise EdgeTrackerError(f"{path}: not a picture that OpenCV can read")
+            raise EdgeTrackerError(f"{path}: not an image that OpenCV can read")
         crops.append(crop.astype(np.uint8, copy=False))
     return Samples(str(folder), tuple(crops))
 
 
 def noise(count: int, height: int, width: int) -> list[Image]:
-    """Pictures of random pixels, from fine grain to large blots; the same ones each time."""
+    """Images of random pixels, from fine grain to large blots; the same ones each time."""
     random = np.random.default_rng(0)
-    pictures: list[Image] = []
+    images: list[Image] = []
     for i in range(count):
         grain = 2 ** (i % 6)
         coarse = random.integers(0, 256, (-(-height // grain), -(-width // grain), 3), np.uint8)
-        picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        pictures.append(picture.astype(np.uint8, copy=False))
-    return pictures
+        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        images.append(image.astype(np.uint8, copy=False))
+    return images
 
 
 def batches(crops: Sequence[Image], image: ImageInput) -> Iterator[npt.NDArray[Any]]:
-    """The crops as a model takes them, some at a time. Each array is valid until the next."""
+    """The crops in batches as a model takes them. Each array is valid until the next."""
     rows = ImageBatch(image, BATCH)
     for start in range(0, len(crops), BATCH):
         some = crops[start : start + BATCH]

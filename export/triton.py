@@ -1,6 +1,6 @@
 """A model repository for NVIDIA Triton: `NAME/1/model.onnx` or `model.plan`, and `NAME/config.pbtxt`.
 
-What the runtime must know of a model stands in the configuration's `parameters`, where a client can ask for it.
+A model's metadata is in the configuration's `parameters`, where a client can read it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from edge_tracker.errors import ModelError
 from edge_tracker.files import atomic_path
 from edge_tracker.inference.manifest import METADATA_KEY, read_manifest
 
-# Most rows that the server puts together from requests that come at once.
+# Most rows that the server combines from simultaneous requests.
 BATCH = 16
 BATCH_OF_TASK = {"embedder": 64, "detector": 8}
-# How long the first of them waits for others; little against what a network takes.
+# Time that the first of them waits for others; little compared with a network's run time.
 QUEUE_DELAY_US = 500
 
 _TYPES: dict[int, str] = {
@@ -40,23 +40,23 @@ def write_model(repository: Path, name: str, source: Path, plan: Path | None = N
     A model of fixed batch size is served as it is (`max_batch_size` 0); others are batched by the server.
 
     Args:
-        repository: its folder, made if need be.
-        name: what the server calls the model.
+        repository: its folder, created if it does not exist.
+        name: the model's name on the server.
         source: the ONNX file.
         plan: an engine built from it, to be served instead.
-        batch: most rows at once; default what suits an embedder or a detector.
+        batch: most rows at once; the default depends on whether it is an embedder or a detector.
 
     Returns:
         The model's folder.
 
     Raises:
-        ModelError: not an ONNX file, or a tensor of a type that Triton has no name for.
+        ModelError: not an ONNX file, or a tensor of a type that Triton does not support.
         OSError: it cannot be written.
     """
     file = "model.onnx" if plan is None else "model.plan"
     text = configuration(name, source, file, batch)
     folder = repository / name
-    # The configuration goes last: until then a server that looks sees the old one.
+    # The configuration goes last: until then the server sees the old one.
     with atomic_path(folder / "config.pbtxt") as config, atomic_path(folder / "1" / file) as partial:
         config.write_text(text, encoding="utf-8")
         shutil.copyfile(plan or source, partial)
@@ -64,10 +64,10 @@ def write_model(repository: Path, name: str, source: Path, plan: Path | None = N
 
 
 def configuration(name: str, source: Path, file: str, batch: int | None = None) -> str:
-    """The text of a model's config.pbtxt. Arguments and errors as of `write_model`; `file` is what is served."""
+    """The text of a model's config.pbtxt. Arguments and errors as for `write_model`; `file` is the served file."""
     try:
         model = onnx.load(source, load_external_data=False)
-    except Exception as error:  # protobuf's own kinds
+    except Exception as error:  # protobuf's own types
         raise ModelError(f"{source}: not an ONNX file ({error})") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     manifest = read_manifest(source, metadata)
@@ -97,7 +97,7 @@ def configuration(name: str, source: Path, file: str, batch: int | None = None) 
 
 
 def _is_batched(value: onnx.ValueInfoProto) -> bool:
-    """Whether the first axis of a tensor is open, and others follow it."""
+    """True if the first axis of a tensor is dynamic, and others follow it."""
     axes = value.type.tensor_type.shape.dim
     return len(axes) > 1 and not axes[0].HasField("dim_value")
 
@@ -117,6 +117,6 @@ def _tensors(kind: str, values: Sequence[onnx.ValueInfoProto], source: Path, bat
 
 
 def _quoted(text: str) -> str:
-    """A string of protobuf's text format: what is not plain ASCII as octal escapes."""
+    """A string in protobuf's text format, with everything but plain ASCII as octal escapes."""
     escaped = text.replace("\\", r"\\").replace('"', r"\"").encode()
     return '"' + "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in escaped) + '"'

@@ -1,4 +1,4 @@
-"""Where the weights of a network are: given, lying in a folder, or to be fetched."""
+"""The weights of a network: a given file, a file in a folder, or a download."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def locate(model: Embedder | Detector, given: Mapping[str, Path], folders: Seque
     """The weights file of a model.
 
     Args:
-        model: whose weights.
+        model: the model.
         given: files that the user named, by model name.
-        folders: where to look for the published file names, before `./weights`. Then the file is fetched, if a source
-            is known.
+        folders: searched for the published file names, before `./weights`. If they are in none, the file is fetched, if
+            a source is known.
 
     Raises:
-        ModelError: they are nowhere; says what the file is, where it is published, and how to point to it.
-        FetchError: none of its sources gave it.
+        ModelError: they were not found; names the file, its place of publication, and the option to give it.
+        FetchError: none of its sources has it.
     """
     if model.name in given:
         path = given[model.name]
@@ -40,7 +40,7 @@ def locate(model: Embedder | Detector, given: Mapping[str, Path], folders: Seque
             return candidate
     option = f"--weights {model.name}=PATH"
     if weights.sources:
-        return fetch(weights.file, weights.sha256, weights.sources, f"Get it by hand and pass it with {option}")
+        return fetch(weights.file, weights.sha256, weights.sources, f"Download it yourself and pass it with {option}")
     checksum = f" (SHA-256 {weights.sha256})" if weights.sha256 else ""
     raise ModelError(
         f"{model.name}: no weights. They are the file {' or '.join(names)}{checksum}, published at "
@@ -49,7 +49,7 @@ def locate(model: Embedder | Detector, given: Mapping[str, Path], folders: Seque
 
 
 def source_of(model: Embedder | Detector, path: Path) -> dict[str, str]:
-    """What a manifest says about where the weights came from."""
+    """The origin of the weights, for a manifest."""
     checksum = pooch.file_hash(str(path))
     source = {"file": path.name, "sha256": checksum}
     if checksum == model.weights.sha256:

@@ -1,10 +1,10 @@
-"""YOLOv3-tiny from Darknet's weights to ONNX, with `onnx` and NumPy alone.
+"""YOLOv3-tiny from Darknet's weights to ONNX, with only `onnx` and NumPy.
 
-The network is Redmon and Farhadi's YOLOv3 (arXiv 1804.02767) in its small form, trained on COCO. The graph takes a
-letterboxed BGR picture of uint8 and gives `[1, N, 85]`: centre x, centre y, width and height in input pixels,
-objectness, and 80 class scores, all between 0 and 1 already. That is YOLOv5's layout. There is no NMS inside.
+The network is the small form of Redmon and Farhadi's YOLOv3 (arXiv 1804.02767), trained on COCO. The graph takes a
+letterboxed BGR image of uint8 and gives `[1, N, 85]`: centre x, centre y, width and height in input pixels, then
+objectness and 80 class scores, which are between 0 and 1 already. That is YOLOv5's layout. There is no NMS inside.
 
-The second head's anchors are number 1, 2 and 3 of the six. The configuration in circulation says 0, 1 and 2, which
+The second head's anchors are numbers 1, 2 and 3 of the six. The configuration in circulation says 0, 1 and 2, which
 still finds people but with boxes of a wrong size: AP on the demo video is then 0.00 instead of 0.82.
 """
 
@@ -51,7 +51,7 @@ class Convolution:
     variance: Array | None = None
 
     def folded(self) -> tuple[Array, Array]:
-        """Weight and bias of the one convolution that does the same, batch normalisation included."""
+        """Weight and bias of the equivalent convolution, batch normalisation included."""
         if self.scale is None or self.mean is None or self.variance is None:
             return self.weight, self.bias
         gain = self.scale.astype(np.float64) / (np.sqrt(self.variance.astype(np.float64)) + EPSILON)
@@ -91,13 +91,13 @@ def read_weights(path: str | Path) -> dict[str, Convolution]:
     if len(data) < 16:
         raise ModelError(f"{path}: not a Darknet weights file (only {len(data)} bytes)")
     major, minor = np.frombuffer(data, "<i4", 2)
-    # Since version 0.2 the count of images seen takes eight bytes instead of four.
+    # Since version 0.2 the count of training images takes eight bytes instead of four.
     header = 20 if major * 10 + minor >= 2 else 16
     floats = np.frombuffer(data, "<f4", offset=header, count=(len(data) - header) // 4)
     wanted = sum(out * ((4 if norm else 1) + channels * k * k) for _, channels, out, k, norm in LAYERS)
     if len(floats) != wanted or (len(data) - header) % 4:
         raise ModelError(
-            f"{path}: holds {len(floats)} weights, YOLOv3-tiny with {CLASSES} classes has {wanted}: "
+            f"{path}: has {len(floats)} weights, but YOLOv3-tiny with {CLASSES} classes has {wanted}: "
             "truncated, or the weights of another network"
         )
     position = 0
@@ -122,13 +122,13 @@ def build(layers: dict[str, Convolution], opset: int = 17, half: bool = False) -
     """The ONNX model: `images` (1, 320, 416, 3) uint8 BGR to `detections` (1, 1950, 85) float32.
 
     Batch normalisation is folded into the convolutions; the division by 255 and the step from BGR to the network's RGB
-    into the first of them, which is exact since its zero padding stands for black either way.
+    into the first of them, which is exact since its zero padding means black in both cases.
 
     Args:
-        layers: what `read_weights` gave.
+        layers: the result of `read_weights`.
         opset: ONNX opset.
-        half: compute the convolutions in FP16. Pixels go in and boxes are worked out as before: FP16 would round a
-            position in the picture to quarters of a pixel.
+        half: compute the convolutions in FP16. The input and the computation of boxes stay as they are: FP16 would
+            round positions in the image to quarters of a pixel.
     """
     precision = np.float16 if half else np.float32
     nodes: list[onnx.NodeProto] = []
@@ -244,9 +244,9 @@ def _grid() -> tuple[Array, Array, Array]:
 
 
 def reference(layers: dict[str, Convolution], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What the network gives for one picture, worked out layer by layer in NumPy as Darknet does it.
+    """The network's output for one image, computed layer by layer in NumPy as Darknet does.
 
-    Nothing is folded here, so that it checks what `build` folds.
+    Nothing is folded here, so it checks the folding in `build`.
 
     Args:
         image: (320, 416, 3) uint8, BGR.

@@ -49,7 +49,7 @@ def simulated(cameras: int, fps: float, **site: Any) -> Outcome:
     from benchmarks.costs import Costs
     from benchmarks.scaling import Simulation, Site
 
-    costs = Costs(**{name: COSTS.get(name, 0.0) for name in Costs._fields} | {"picture_bytes": 1e5, "crop_bytes": 1e5})
+    costs = Costs(**{name: COSTS.get(name, 0.0) for name in Costs._fields} | {"image_bytes": 1e5, "crop_bytes": 1e5})
     return Simulation(costs, Site(**site), cameras, fps).run(20.0)
 
 

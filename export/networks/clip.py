@@ -1,22 +1,22 @@
 """CLIP's image encoders (Radford et al., arXiv 2103.00020), with OpenAI's parameter names, sized by the weights.
 
-Two kinds: a ResNet with a three-convolution stem, antialiased strides and attention instead of average pooling
-(RN50, RN101, RN50x4, RN50x16), and a vision transformer (ViT-B/32, ViT-B/16). The text half of CLIP is not here.
+There are two kinds: a ResNet with a three-convolution stem, antialiased strides and attention instead of average
+pooling (RN50, RN101, RN50x4, RN50x16), and a vision transformer (ViT-B/32, ViT-B/16). CLIP's text encoder is not here.
 
-Attention is written as plain matrix products over constant lengths, the batch alone left open: the exported graph then
+Attention is written as plain matrix products over constant lengths, with only the batch dynamic. So the exported graph
 has no `If`, `Mod` or shape arithmetic, which older TensorRT cannot parse.
 
-What a crop should get. CLIP's own preprocessing fits the shorter side and cuts a square from the middle: of a
-person's box, two to three times as tall as wide, it keeps the trunk and throws away head and feet. Here crops are
-stretched: the whole box fills the whole input, as it does for every re-identification network, and what is distorted is
-distorted alike in all crops that are compared. "pad" keeps the aspect, but spends most of the input on black borders,
-whose width, which changes with posture and occlusion, becomes part of the feature. "center-crop" is CLIP's own, and
-gives deep-sort-realtime's features. Both can be asked for. Measured with MobileNetV2 on the persons of PETS09-S2L1 and
-TUD-Stadtmitte, the area under the ROC curve that tells the same person from others, 12 and 4 frames later: stretch 0.92
-and 0.98, pad 0.89 and 0.96, centre crop 0.88 and 0.95.
+Resizing of crops: CLIP's own preprocessing fits the shorter side and cuts a square from the middle. Of a person's box,
+which is two to three times as tall as wide, it keeps the torso and discards head and feet. Here crops are stretched:
+the whole box fills the whole input, as in every re-identification network, and the distortion is the same in all crops
+that are compared. "pad" keeps the aspect ratio, but spends most of the input on black borders, whose width changes with
+posture and occlusion and becomes part of the feature. "center-crop" is CLIP's own, and gives deep-sort-realtime's
+features. Both are available. Measured with MobileNetV2 on the people of PETS09-S2L1 and TUD-Stadtmitte, the area under
+the ROC curve for telling the same person from others, 12 and 4 frames later, is: stretch 0.92 and 0.98, pad 0.89 and
+0.96, centre crop 0.88 and 0.95.
 
-Weights of other trainers load when their names and shapes are these, but their activation may differ: OpenAI's is
-x * sigmoid(1.702 x), and no state dict says which one was trained with.
+Weights from other training code load if they have these names and shapes, but their activation may differ: OpenAI's is
+x * sigmoid(1.702 x), and a state dict does not record it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from export.networks.randomise import calibrate, randomise
 
 HEAD_WIDTH = 64
 PREFIX = "visual."
-# How the names of a vision transformer begin in Hugging Face's files.
+# Prefix of the names of a vision transformer in Hugging Face's files.
 FACE = "vision_model."
 
 
@@ -82,7 +82,7 @@ CONFIGS: dict[str, Config] = {
 
 
 class Bottleneck(nn.Module):
-    """A residual block whose stride is an average pool, in the block as in its shortcut."""
+    """A residual block whose stride is an average pool, in the block and in its shortcut."""
 
     expansion = 4
 
@@ -98,7 +98,7 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU()
         self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
         if stride > 1 or inputs != outputs:
-            # The pool, which has no weights, stands before this and not in it: the published names count from the
+            # The pool, which has no weights, is before this and not in it: the published names count from the
             # convolution.
             self.downsample: nn.Module = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
@@ -114,9 +114,9 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools a feature map by attention: the mean of its places asks, the mean and all places answer.
+    """Pools a feature map by attention: the mean over positions is the query, the mean and all positions are the keys.
 
-    Only that one query is computed, since only its answer is used.
+    Only this one query is computed, since only its result is used.
     """
 
     def __init__(self, side: int, width: int, dimension: int) -> None:
@@ -144,7 +144,7 @@ class AttentionPool(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """CLIP's ResNet. `forward`: normalised RGB, float (N, 3, size, size), to features, float (N, dimension)."""
+    """CLIP's ResNet. `forward` takes normalised RGB, float (N, 3, size, size), to features, float (N, dimension)."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class ResNetEncoder(nn.Module):
         return self.attnpool(self.feature_map(x))
 
     def feature_map(self, x: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) of any size to (N, channels, H / 32, W / 32)."""
+        """The feature map (N, channels, H / 32, W / 32) of images (N, 3, H, W) of any size."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.avgpool(self.relu(self.bn3(self.conv3(x))))
@@ -200,7 +200,7 @@ class SelfAttention(nn.Module):
 
 
 class QuickGELU(nn.Module):
-    """The activation OpenAI trained with."""
+    """The activation that OpenAI trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
@@ -246,7 +246,7 @@ class Transformer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """CLIP's ViT. `forward`: normalised RGB, float (N, 3, size, size), to features, float (N, dimension)."""
+    """CLIP's ViT. `forward` takes normalised RGB, float (N, 3, size, size), to features, float (N, dimension)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -263,7 +263,7 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x).reshape(-1, self.config.width, self.patches).transpose(1, 2)
-        # The class token is the same for every image: a row of zeros takes its place (a slice times zero, since
+        # The class token is the same for every image: a row of zeros stands for it (a slice times zero, since
         # expanding it to the batch would put shape arithmetic into the graph) and the embedding is added with the
         # positions'.
         x = torch.cat([x[:, :1] * 0, x], 1)
@@ -287,7 +287,7 @@ def create(config: Config) -> ImageEncoder:
     network = _empty(config)
     randomise(network)
     if isinstance(network, ResNetEncoder):
-        # Blocks that add little each, as trained ones do, keep a deep random network from being chaotic.
+        # Blocks that each add little, as trained ones do, keep a deep random network from being chaotic.
         blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
         for block in blocks:
             block.bn3.weight.mul_(len(blocks) ** -0.5)
@@ -297,17 +297,17 @@ def create(config: Config) -> ImageEncoder:
 
 
 def load(path: Path, name: str | None = None) -> ImageEncoder:
-    """The image encoder that a file holds, in evaluation mode.
+    """The image encoder in a file, in evaluation mode.
 
-    Takes OpenAI's archives, whose text half is left aside, and the same weights as a state dict or safetensors (see
+    Takes OpenAI's archives, whose text encoder is ignored, and the same weights as a state dict or safetensors (see
     `visual` for the names they may have).
 
     Args:
         path: the file.
-        name: one of `CONFIGS` that the file should hold; None takes any.
+        name: the one of `CONFIGS` that the file should contain; None for any.
 
     Raises:
-        ModelError: the file cannot be read, or does not hold a CLIP image encoder, or not that one.
+        ModelError: the file cannot be read, or does not contain a CLIP image encoder, or not this one.
     """
     weights = visual(load_checkpoint(path).tensors)
     config = config_of(weights, str(path))
@@ -319,10 +319,10 @@ def load(path: Path, name: str | None = None) -> ImageEncoder:
 
 
 def visual(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The image half of a CLIP state dict under OpenAI's names, without the prefix `visual.`.
+    """The image encoder's part of a CLIP state dict under OpenAI's names, without the prefix `visual.`.
 
-    Takes whole state dicts of OpenAI's layout, their image half alone, and vision transformers under Hugging Face's
-    names. What is none of these comes back as it is.
+    Takes whole state dicts of OpenAI's layout, only their image part, and vision transformers under Hugging Face's
+    names. Any other state dict is returned unchanged.
     """
     half = {name[len(PREFIX) :]: tensor for name, tensor in state.items() if name.startswith(PREFIX)}
     if not half and f"{FACE}embeddings.class_embedding" in state:
@@ -334,8 +334,8 @@ def config_of(state: Mapping[str, Tensor], origin: str) -> Config:
     """Read an encoder's size from the shapes of its weights.
 
     Args:
-        state: the image half of a CLIP state dict (see `visual`).
-        origin: where it came from, for the error.
+        state: the image part of a CLIP state dict (see `visual`).
+        origin: its origin, for the error.
 
     Raises:
         ModelError: these are not weights of a CLIP image encoder.
@@ -361,7 +361,7 @@ def config_of(state: Mapping[str, Tensor], origin: str) -> Config:
 
 
 def name_of(config: Config) -> str | None:
-    """The published network of that size, None if there is none."""
+    """The published network of this size; None if there is none."""
     return next((name for name, known in CONFIGS.items() if known == config), None)
 
 
@@ -394,7 +394,7 @@ def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for theirs, ours in parts.items():
             short = short.replace(theirs, ours)
         renamed[names.get(short, short)] = tensor
-    # Query, key and value are one matrix at OpenAI's, three at Hugging Face's.
+    # Query, key and value are one matrix in OpenAI's files, three in Hugging Face's.
     for name in [name for name in renamed if ".self_attn.q_proj." in name]:
         three = [renamed.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
         block, _, kind = name.partition(".self_attn.q_proj.")

@@ -17,7 +17,7 @@ def _convolution(channels: int, out: int, kernel: int, stride: int = 1, groups: 
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel by itself, narrow again without an activation; add the input where shapes agree."""
+    """Widen, filter each channel separately, narrow again without an activation; add the input if shapes agree."""
 
     def __init__(self, channels: int, out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Pictures (B, 3, 224, 224), RGB, normalised with ImageNet's mean and deviation, to features (B, 1280)."""
+    """From images (B, 3, 224, 224), RGB, normalised with ImageNet's mean and deviation, to features (B, 1280)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
 """OSNet, the re-identification network of Torchreid's model zoo, written from its papers.
 
 Zhou et al., "Omni-Scale Feature Learning for Person Re-Identification" (arXiv 1905.00953) and "Learning Generalisable
-Omni-Scale Representations for Person Re-Identification" (arXiv 1910.06827). Parameters carry the names of the published
-weights, so that those load as they are; the classifier, which only training needs, is left out.
+Omni-Scale Representations for Person Re-Identification" (arXiv 1910.06827). Parameters have the names of the published
+weights, so that those load unchanged; the classifier, which only training needs, is omitted.
 
-Three kinds of network:
+There are three kinds of network:
     osnet_*       batch normalisation everywhere.
     osnet_ibn_*   instance normalisation in the stem, and after the residual sum of the first stage's blocks.
     osnet_ain_*   instance normalisation in the stem, and inside the residual of the blocks where the papers' search
@@ -28,13 +28,13 @@ from export.networks.randomise import calibrate, randomise
 # All of them take the same and give the same.
 HEIGHT, WIDTH, DIMENSION = KNOWN["osnet_x1_0"].height, KNOWN["osnet_x1_0"].width, KNOWN["osnet_x1_0"].dimension
 
-# How many lite 3x3 convolutions each stream of a block has: its receptive fields are 3, 5, 7 and 9 pixels wide.
+# Number of lite 3x3 convolutions in each stream of a block; the receptive fields are 3, 5, 7 and 9 pixels wide.
 STREAMS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What tells one OSNet from another.
+    """The properties in which OSNets differ.
 
     Attributes:
         channels: outputs of the stem and of the three stages.
@@ -58,7 +58,7 @@ VARIANTS = {
     **{f"osnet_ain_{width}": Variant(channels, "ain") for width, channels in _WIDTHS.items()},
 }
 
-# Where a block's instance normalisation stands, by kind and stage: "", "sum" (after the residual sum) or "inside".
+# The place of a block's instance normalisation, by kind and stage: "", "sum" (after the residual sum) or "inside".
 _NORMS = {
     "bn": (("", ""), ("", ""), ("", "")),
     "ibn": (("sum", "sum"), ("", ""), ("", "")),
@@ -67,7 +67,7 @@ _NORMS = {
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Instance normalisation without the checks of PyTorch's, which make tracing warn."""
+    """Instance normalisation without PyTorch's checks, which make tracing warn."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=True)
@@ -91,7 +91,7 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        # The published weights call this `bn` whichever normalisation it is.
+        # The published weights call this `bn` for every kind of normalisation.
         self.bn = nn.Identity() if norm is None else norm(outputs)
         self.relu = nn.ReLU() if relu else nn.Identity()
 
@@ -124,8 +124,8 @@ class Stream(nn.Module):
         return self.layers(x)
 
 
-class Gate(nn.Module):
-    """The aggregation gate: weighs each channel of a stream by what the whole picture holds. All streams share it."""
+class ChannelGate(nn.Module):
+    """The aggregation gate: weighs each channel of a stream by the content of the whole image. All streams share it."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Block(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        norm: where instance normalisation stands: "", "sum" or "inside".
+        norm: the place of instance normalisation: "", "sum" or "inside".
         listed: keep the streams in a list, as OSNet-AIN's weights do, not as four attributes.
     """
 
@@ -161,7 +161,7 @@ class Block(nn.Module):
             self.conv2b = _lite_convs(middle, STREAMS[1])
             self.conv2c = _lite_convs(middle, STREAMS[2])
             self.conv2d = _lite_convs(middle, STREAMS[3])
-        self.gate = Gate(middle)
+        self.gate = ChannelGate(middle)
         self.conv3 = Conv(middle, outputs, norm=None if norm == "inside" else nn.BatchNorm2d, relu=False)
         self.downsample = Conv(inputs, outputs, relu=False) if inputs != outputs else nn.Identity()
         if norm:
@@ -196,7 +196,7 @@ class OSNet(nn.Module):
         listed = variant.kind == "ain"
         self.conv1 = Conv(3, stem, 7, 2, norm=nn.BatchNorm2d if variant.kind == "bn" else InstanceNorm)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        # What comes between two stages has a name of its own in OSNet-AIN's weights, and is a stage's last part in the
+        # The part between two stages has a name of its own in OSNet-AIN's weights, and is a stage's last part in the
         # others.
         self.listed = listed
         inputs = stem
@@ -223,7 +223,7 @@ class OSNet(nn.Module):
         steps = ("conv2", "pool2", "conv3", "pool3", "conv4") if self.listed else ("conv2", "conv3", "conv4")
         for step in steps:
             x = self.get_submodule(step)(x)
-        # A reshape to constant lengths, the batch left open, keeps shape arithmetic out of the exported graph.
+        # A reshape to constant lengths, with a dynamic batch, keeps shape arithmetic out of the exported graph.
         return self.fc(self.pool(self.conv5(x)).reshape(-1, self.channels))
 
 
@@ -231,7 +231,7 @@ def create(name: str) -> OSNet:
     """The network of one of `VARIANTS` with random weights, in evaluation mode."""
     network = _empty(name)
     randomise(network)
-    # Blocks that add little each, as trained ones do, keep a deep random network from being chaotic.
+    # Blocks that each add little, as trained ones do, keep a deep random network from being chaotic.
     for module in network.modules():
         if isinstance(module, Block):
             last = module.IN if module.norm == "inside" else module.conv3.bn
@@ -243,11 +243,11 @@ def create(name: str) -> OSNet:
 def load(name: str, path: Path) -> OSNet:
     """The network of one of `VARIANTS` with the weights of a file, in evaluation mode.
 
-    Takes what Torchreid publishes and what it saves in training: a state dict or a checkpoint with one, with or without
-    `module.` before the names. The classifier is left aside, whatever classes it has.
+    Takes the files that Torchreid publishes or saves in training: a state dict or a checkpoint with one, with or
+    without `module.` before the names. The classifier is ignored, whatever classes it has.
 
     Raises:
-        ModelError: the file cannot be read, or its weights are not this network's; then says whose they are, if known.
+        ModelError: the file cannot be read, or its weights are another network's, which it names if it is known.
     """
     weights = load_checkpoint(path).tensors
     network = _empty(name)
@@ -262,7 +262,7 @@ def load(name: str, path: Path) -> OSNet:
 
 
 def identify(weights: Mapping[str, Tensor]) -> str | None:
-    """Whose weights these are, None if no network's of `VARIANTS`."""
+    """The network of `VARIANTS` that these weights belong to; None if it is none of them."""
     return next((name for name in VARIANTS if fits(_empty(name), weights)), None)
 
 

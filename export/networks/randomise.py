@@ -1,8 +1,8 @@
-"""Random weights under which a network's features still mean something, for tests and for trying a pipeline out.
+"""Random weights with which a network's features still mean something, for tests and for trying out a pipeline.
 
-Left to the usual initialisations, deep networks give nearly the same feature for every image, or values that grow or
-fade from layer to layer, and a comparison of two such features shows nothing. Here every layer keeps the scale of what
-it is given, and normalisation layers get the statistics that they would have gathered in training.
+With the usual initialisations, deep networks give nearly the same feature for every image, or values that grow or
+vanish from layer to layer, so that comparing two features shows nothing. Here every layer preserves the scale of its
+input, and normalisation layers get the statistics that they would have gathered in training.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 def randomise(network: nn.Module, seed: int = 0) -> None:
-    """Draw all parameters anew; a network on the meta device is brought to the CPU. Sets evaluation mode.
+    """Draw all parameters at random; a network on the meta device is moved to the CPU. Sets evaluation mode.
 
-    Normalisation starts as identity with unit gain; biases and embeddings are small against what they are added to.
+    Normalisation starts as identity with unit gain; biases and embeddings are small compared with their input.
     """
     generator = torch.Generator().manual_seed(seed)
     network.to_empty(device="cpu")
@@ -38,34 +38,34 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
 
 
 def calibrate(network: nn.Module, run: Callable[[Tensor], object], height: int, width: int, seed: int = 0) -> None:
-    """Set batch normalisation's statistics to those of made-up pictures, by running them through the network.
+    """Set batch normalisation's statistics to those of synthetic images, by running them through the network.
 
     Args:
         network: set to evaluation mode afterwards.
-        run: called once with pictures, float (8, 3, height, width); runs the layers that need statistics.
-        height, width: pixels; smaller than the real input serves as well.
+        run: called once with images, float (8, 3, height, width); runs the layers that need statistics.
+        height, width: pixels; may be smaller than the real input.
     """
-    pictures = made_up_pictures(height, width, seed)
+    images = synthetic_images(height, width, seed)
     layers = [module for module in network.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momentum = [layer.momentum for layer in layers]
     network.train()
     for layer in layers:
         layer.momentum = 1.0
     with torch.no_grad():
-        run(pictures)
+        run(images)
     for layer, before in zip(layers, momentum, strict=True):
         layer.momentum = before
     network.eval()
 
 
-def made_up_pictures(height: int, width: int, seed: int) -> Tensor:
-    """Normalised pictures, float (8, 3, height, width): blobs of every size, of many contrasts and colours."""
+def synthetic_images(height: int, width: int, seed: int) -> Tensor:
+    """Normalised images, float (8, 3, height, width): blobs of every size, of many contrasts and colours."""
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.zeros(8, 3, height, width)
+    images = torch.zeros(8, 3, height, width)
     cells = 2
     while cells <= max(height, width) // 8:
         noise = torch.randn(8, 3, cells, cells, generator=generator)
         noise *= torch.rand(8, 1, 1, 1, generator=generator) * 1.5
-        pictures += nn.functional.interpolate(noise, (height, width), mode="bilinear")
+        images += nn.functional.interpolate(noise, (height, width), mode="bilinear")
         cells *= 2
-    return (pictures + torch.randn(8, 3, 1, 1, generator=generator)).clamp(-2, 2.5)
+    return (images + torch.randn(8, 3, 1, 1, generator=generator)).clamp(-2, 2.5)

@@ -179,7 +179,7 @@ def test_real_features_in_exact_mode_score_what_they_are_known_to(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     overall = json.loads((tmp_path / "s.json").read_text())["evaluations"][0]["overall"]
-    # Of `python -m benchmarks.quality --looks mobilenetv2`, as the README has them.
+    # Of `python -m benchmarks.quality --embedder mobilenetv2`, as in the README.
     assert overall["HOTA"] == pytest.approx(42.0, abs=0.3)
     assert overall["IDF1"] == pytest.approx(59.5, abs=0.5)
     assert overall["MOTA"] == pytest.approx(65.2, abs=0.3)

@@ -221,7 +221,7 @@ def test_closing_leaves_a_read_that_hangs_to_itself(script, caplog, monkeypatch)
     script.give(1)
     source = LiveSource(script, "camera")
     source.close()
-    assert "camera: hangs in a read; left to itself" in caplog.text
+    assert "camera: hangs in a read; abandoned" in caplog.text
     script.end()
     wait_for(lambda: script.closed)
 

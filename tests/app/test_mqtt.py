@@ -383,7 +383,7 @@ def test_what_cannot_be_said_in_json_stops_no_camera(broker: Broker, closing, ca
     wait_for(lambda: subscriber.of("edge-tracker/available")[-1:] == [b"offline"], "the end")
     assert ids_of(subscriber.of("edge-tracker/front/events")) == [9]
     assert stats.mqtt_lost == 3
-    assert caplog.text.count("could not be made") == 1
+    assert caplog.text.count("could not be created") == 1
 
 
 # ---- who may connect -----------------------------------------------------------------------------------------------

@@ -289,7 +289,7 @@ def test_wherever_the_end_is_cut_off_the_rest_is_read(tmp_path: Path, shared_dat
         expected = sum(start <= end for start in [*frames[1:], starts[-1]])
         result = replayed(tmp_path).result
         assert (result.frames, result.difference) == (expected, None)
-        assert ("not written whole" in caplog.text) == (end not in starts)
+        assert ("record is incomplete" in caplog.text) == (end not in starts)
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 5000, b"REC\n" + b"\xff" * 100, os.urandom(3000)])
@@ -298,7 +298,7 @@ def test_an_end_of_rubbish_is_left_out(tmp_path: Path, tail: bytes, caplog) -> N
     with segments(tmp_path)[0].open("ab") as file:
         file.write(tail)
     assert replayed(tmp_path).result.frames == 3
-    assert "not written whole" in caplog.text
+    assert "record is incomplete" in caplog.text
 
 
 def test_a_last_file_that_was_cut_off_at_once_is_left_out(tmp_path: Path, caplog) -> None:
@@ -314,7 +314,7 @@ def test_damage_in_the_middle_is_an_error_that_names_the_file(tmp_path: Path, sh
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
     path.write_bytes(whole)
-    with pytest.raises(SourceError, match=r"000001-000001\.rec: record \d+, at byte \d+, is damaged.*copy the file"):
+    with pytest.raises(SourceError, match=r"000001-000001\.rec: record \d+, at byte \d+, is damaged.*copy it again"):
         replayed(tmp_path)
 
 
@@ -333,7 +333,7 @@ def test_a_missing_file_in_the_middle_is_told(tmp_path: Path, shared_data: Path,
     [
         (b"frame,id\n1,2\n" * 9, "not a recording; give what"),
         (b"\x89PNG\r\n\x1a\n" + b"\1" * 80, "not a recording; give what"),
-        (b"edge-tracker-recording 2\n" + b"\1" * 80, "a recording of format 2, and this version reads 1; replay it"),
+        (b"edge-tracker-recording 2\n" + b"\1" * 80, "a recording of format 2, but this version reads 1; replay it"),
         (FIRST_LINE + packed({"kind": "frame"}, {}), "does not begin with the header"),
         (FIRST_LINE, "has no frames in it"),
     ],
@@ -355,7 +355,7 @@ def test_folders_that_are_no_recording_are_refused(tmp_path: Path) -> None:
     empty_run(tmp_path)
     with pytest.raises(SourceError, match="has no run 4; it has run 1"):
         Recording(tmp_path, 4)
-    with pytest.raises(SourceError, match="leave --run out"):
+    with pytest.raises(SourceError, match="omit --run"):
         Recording(segments(tmp_path)[0], 1)
 
 
@@ -389,7 +389,7 @@ def test_a_disk_that_is_full_leaves_whole_records(tmp_path: Path, shared_data: P
     result = replayed(tmp_path).result
     assert result.frames > 10
     assert result.difference is None
-    assert "not written whole" not in caplog.text
+    assert "record is incomplete" not in caplog.text
 
 
 def test_the_lines_can_be_read_without_this_package(tmp_path: Path) -> None:

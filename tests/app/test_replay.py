@@ -194,7 +194,7 @@ def test_features_that_are_missing_without_other_settings_are_an_error(
     rewrite(tmp_path, change)
     assert main(["replay", str(tmp_path)]) == BAD_INPUT
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the tracker asks for the feature of the box" in line
+    assert "the tracker requests the feature of the box" in line
     assert main(["replay", str(tmp_path), "--check"]) == NOT_THERE
     assert "first difference at frame" in capsys.readouterr().out
 
@@ -216,7 +216,7 @@ def test_an_end_that_is_not_whole_is_left_out_with_a_warning(tmp_path: Path, sha
     path.write_bytes(path.read_bytes()[:-300])
     assert main(["replay", str(tmp_path), "--check"]) == OK
     said = capsys.readouterr()
-    assert "the last record was not written whole" in said.err
+    assert "the last record is incomplete" in said.err
     assert "reproduced bit for bit" in said.out
 
 

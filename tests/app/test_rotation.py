@@ -129,7 +129,7 @@ def test_a_file_that_is_removed_is_not_complete_any_more(tmp_path, looks_each_ti
     sink = JsonlSink(path)
     sink.write(Frame(1, 0.1, None), tracks())
     shutil.rmtree(path.parent)
-    with pytest.raises(OutputError, match=r"t\.jsonl: was removed while it was written"):
+    with pytest.raises(OutputError, match=r"t\.jsonl: was removed while it was being written"):
         sink.write(Frame(2, 0.2, None), tracks())
     sink.close()
     assert not path.parent.exists()

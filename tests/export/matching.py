@@ -9,7 +9,7 @@ import onnxruntime
 from export import graph
 from export.families import Embedder
 from export.network import from_family
-from export.networks.randomise import made_up_pictures
+from export.networks.randomise import synthetic_images
 
 
 def assert_matches(family: Embedder, operators: set[str], least_size: float) -> None:
@@ -26,7 +26,7 @@ def assert_matches(family: Embedder, operators: set[str], least_size: float) -> 
     graph.check(model, family.name)
     assert graph.opset_of(model) == 17
 
-    grey = made_up_pictures(*size, seed=1)[:3].permute(0, 2, 3, 1).numpy()
+    grey = synthetic_images(*size, seed=1)[:3].permute(0, 2, 3, 1).numpy()
     images = np.clip(128 + 60 * grey, 0, 255).astype(np.uint8)
     planes = (images[..., ::-1].transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (prepare.mean, prepare.std))

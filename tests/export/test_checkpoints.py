@@ -174,7 +174,7 @@ def test_torchscript_code_is_not_run(tmp_path: Path, capfd: pytest.CaptureFixtur
 def test_refuses_code_beside_weights(network: Small, zipped: bool, tmp_path: Path) -> None:
     content = {"state_dict": network.state_dict(), "extra": Bomb(tmp_path / "mark")}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ModelError, match=r"w.pth: has code in it \(posix.system\), not only weights"):
+    with pytest.raises(ModelError, match=r"w.pth: contains code \(posix.system\), not only weights"):
         load_checkpoint(tmp_path / "w.pth")
     assert not (tmp_path / "mark").exists()
 
@@ -187,7 +187,7 @@ def test_refuses_a_bare_pickle_with_code(tmp_path: Path) -> None:
 
 def test_refuses_a_whole_pickled_network(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=r"w.pth: has code in it \(torch.nn.modules.container.Sequential\)"):
+    with pytest.raises(ModelError, match=r"w.pth: contains code \(torch.nn.modules.container.Sequential\)"):
         load_checkpoint(tmp_path / "w.pth")
 
 
@@ -201,7 +201,7 @@ def test_refuses_code_in_a_torchscript_archive(network: Small, name: str, tmp_pa
             if member.endswith("/data.pkl"):
                 content = b"\x80\x02c" + name.encode() + b"\nX\x04\x00\x00\x00true\x85R."
             bad.writestr(member, content)
-    with pytest.raises(ModelError, match=rf"bad.pt: has code in it \({name.replace(chr(10), '.')}\)"):
+    with pytest.raises(ModelError, match=rf"bad.pt: contains code \({name.replace(chr(10), '.')}\)"):
         load_checkpoint(tmp_path / "bad.pt")
 
 

@@ -177,7 +177,7 @@ def test_what_fails_the_gate_is_not_written_and_the_old_file_stays(place, monkey
     assert own("--opset", "16") == 2
     captured = capsys.readouterr()
     assert "error: mine fp16 does not match its source: " in captured.err
-    assert "cosine of the features, the least, is " in captured.err
+    assert "least cosine of the features is " in captured.err
     after = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     assert {name for name in before if after[name] != before[name]} == {"mine.onnx", "mine.json"}
     assert [line.split()[1] for line in captured.out.splitlines()[2:]] == ["fp32"]
@@ -277,15 +277,15 @@ def test_missing_exports_only_what_is_not_there(place):
     [
         (["nonesuch"], "nonesuch: no such model; known are mobilenetv2, mobilenet, "),
         (["there.onnx", "--size", "32x16"], "there.onnx: no such file"),
-        (["mynets:make"], "what size are its pictures? --size HEIGHTxWIDTH"),
+        (["mynets:make"], "the size of its images is missing; give --size HEIGHTxWIDTH"),
         (["mynets:nothing", "--size", "32x16"], "mynets:nothing: no such function"),
         (["nomodule:make", "--size", "32x16"], "nomodule:make: no such function"),
         (["mynets:broken", "--size", "32x16"], "mynets:broken: returns a int, not a torch.nn.Module"),
         (["mynets:wide", "--size", "32x16"], "gives features (batch, dimension), this network (16, 8, 30, 14)"),
         (["mynets:make", "--size", "32x16", "--name", "mobilenet"], "mobilenet is the name of a known model"),
-        (["mynets:make", "--size", "32x16", "--name", "a/b"], "'a/b' is no name for files"),
+        (["mynets:make", "--size", "32x16", "--name", "a/b"], "'a/b' is not a valid file name"),
         (["mobilenet", "--weights", "gone.pt"], "gone.pt: no such weights file (given for mobilenetv2)"),
-        (["mobilenet", "torchreid", "--weights", "w.pt"], "--weights w.pt: whose are they?"),
+        (["mobilenet", "torchreid", "--weights", "w.pt"], "--weights w.pt: the model is missing"),
         (["mobilenet", "--weights", "torchreid=w.pt"], "torchreid is not among the models to export"),
         (["yolov3-tiny", "--precision", "int8", "--weights", "mynets.py"], "only embedders are exported in INT8"),
         (["mobilenet", "--weights", "mynets.py"], "mynets.py: "),
@@ -302,10 +302,10 @@ def test_what_the_user_gets_wrong_is_one_line_and_exit_code_2(place, capsys, arg
 def test_crops_that_cannot_be_read(place, capsys):
     Path("crops/05.png").write_bytes(b"no picture")
     assert own() == 2
-    assert "error: crops/05.png: not a picture that OpenCV can read" in capsys.readouterr().err
+    assert "error: crops/05.png: not an image that OpenCV can read" in capsys.readouterr().err
     Path("empty").mkdir()
     assert command.main(["mynets:make", "--size", "32x16", "--crops", "empty", "--output", "out"]) == 2
-    assert "error: empty: holds no pictures" in capsys.readouterr().err
+    assert "error: empty: has no images" in capsys.readouterr().err
 
 
 def test_weights_that_are_nowhere_are_named_with_where_they_are_published(place, capsys):

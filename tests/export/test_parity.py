@@ -8,7 +8,7 @@ import pytest
 from edge_tracker.detection import Detections
 from export import parity
 from export.parity import ParityError, enforce
-from export.samples import Boxes
+from export.samples import FrameBoxes
 
 GOOD = {"min_cosine": 0.99999, "same_neighbour": 1.0, "same_ids": 0.99, "same_detections": 0.98}
 
@@ -38,7 +38,7 @@ def test_a_failure_names_the_figure_and_what_it_must_be(precision, key, value, l
     with pytest.raises(ParityError) as raised:
         enforce({**GOOD, key: value}, precision, "net")
     message = str(raised.value)
-    assert message.startswith(f"net {precision} does not match its source: {parity.WORDS[key]}, is {value:.6g}, at ")
+    assert message.startswith(f"net {precision} does not match its source: {parity.WORDS[key]} is {value:.6g}, at ")
     assert f" {limit} is needed" in message
     assert message.endswith("Nothing was written")
 
@@ -106,7 +106,7 @@ def test_people_are_followed_by_their_features():
     frames, features = [], []
     for frame in range(12):
         left = np.array([[100 + frame, 50, 40, 100], [130 - frame, 50, 40, 100]], np.float32)
-        frames.append(Boxes(left, np.ones(2, np.float32), np.zeros(2, np.int64)))
+        frames.append(FrameBoxes(left, np.ones(2, np.float32), np.zeros(2, np.int64)))
         features.append(looks)
     ids = parity.track(frames, np.concatenate(features))
     assert {ids[11, 0], ids[11, 1]} == {ids[3, 0], ids[3, 1]}

@@ -1,1 +1,1 @@
-"""`edge-tracker batch`: one configuration over many videos, on Ray's workers. Ray is imported by `cluster` alone."""
+"""`edge-tracker batch`: one configuration over many videos, on Ray's workers. Only `cluster` imports Ray."""

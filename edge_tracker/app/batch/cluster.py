@@ -1,4 +1,4 @@
-"""Ray, as far as a batch uses it: an instance of its own on this machine, or a cluster; and workers on it."""
+"""The batch's use of Ray: an instance of its own on this machine, or a cluster; and the workers on it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from edge_tracker.errors import ConfigError, DeviceError
 
 log = logging.getLogger(__name__)
 
-# Videos and results go through files, next to nothing through Ray's shared memory. This is the least that it takes.
+# Videos and results go through files, hardly anything through Ray's shared memory. This is the least that Ray accepts.
 STORE_BYTES = 80 << 20
-GRAIN = 10_000  # Ray counts shares of a CPU or a GPU in parts of so many
+GRAIN = 10_000  # Ray counts shares of a CPU or a GPU in units of one over this
 
 
 class WorkerDied(Exception):
-    """The process of a worker has ended; says how, as far as that is known."""
+    """The process of a worker has ended; its message tells how, if that is known."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for; None where nothing was.
+    """The requested resources; None where nothing was requested.
 
     Attributes:
-        workers: how many.
-        cpus, gpus: share of each.
+        workers: number of workers.
+        cpus, gpus: share of each worker.
     """
 
     workers: int | None = None
@@ -44,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Shares:
-    """How many workers there are, and how many CPUs and GPUs Ray is told that each needs."""
+    """The number of workers, and the CPUs and GPUs that each is declared to need."""
 
     workers: int
     cpus: float
@@ -57,16 +57,16 @@ class Shares:
 
 
 def share(wanted: Wanted, cpus: float, gpus: float, own: bool, most: int | None) -> Shares:
-    """Divide what there is among the workers.
+    """Divide the machine or cluster among the workers.
 
     Args:
-        wanted: what was asked for.
-        cpus, gpus: that there are; GPUs 0 if the models do not run on one.
-        own: whether all of it is this batch's; of a cluster each worker takes one CPU.
+        wanted: the requested resources.
+        cpus, gpus: the available ones; GPUs 0 if the models do not run on one.
+        own: True if all of it is this batch's; on a cluster each worker takes one CPU.
         most: workers that would have something to do; None if that is not known.
 
     Raises:
-        ConfigError: the GPUs asked for are not there.
+        ConfigError: the requested GPUs are not available.
     """
     workers = wanted.workers
     if workers is None:
@@ -81,8 +81,8 @@ def share(wanted: Wanted, cpus: float, gpus: float, own: bool, most: int | None)
         each = min(1.0, _floor(gpus / workers))
     elif own and each * workers > gpus:
         raise ConfigError(
-            f"--gpus: {workers} workers with {each:g} each want {workers * each:g} GPUs, and for this configuration "
-            f"Ray finds {gpus:g}; give less, or 0 to run on the CPU"
+            f"--gpus: {workers} workers with {each:g} each need {workers * each:g} GPUs, but for this configuration "
+            f"Ray finds {gpus:g}; give fewer, or 0 to run on the CPU"
         )
     return Shares(workers, wanted.cpus or (_floor(cpus / workers) if own else 1.0), each)
 
@@ -97,19 +97,19 @@ def cores() -> int:
 
 
 def import_ray(own: bool) -> Any:
-    """The package, set up for an instance of its own or for a cluster: it reads these variables when it is imported.
+    """Import the package, with the environment variables for an instance of its own or for a cluster.
 
     Raises:
         ConfigError: it is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # What it thinks of a worker that dies would stand between our own lines, on the standard output.
+    # Its remarks about a worker that dies would appear between our own lines, on the standard output.
     os.environ |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "300")  # a busy machine may be slow to start it
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # `device` says whether a GPU is used
     if own:
-        # All that Ray starts listens on the loopback interface alone, by the switch that its other platforms have on;
-        # and other users of this machine have no say, for want of the token.
+        # Everything that Ray starts listens on the loopback interface only, by a switch that is on by default on its
+        # other platforms; and other users of this machine cannot connect, since they lack the token.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -121,18 +121,18 @@ def import_ray(own: bool) -> Any:
 
 @contextmanager
 def connected(address: str | None, wanted: Wanted) -> Iterator[Cluster]:
-    """Ray, until the block ends.
+    """A connection to Ray until the block ends.
 
     Args:
-        address: of a cluster; None for an instance on this machine alone, which ends with the block.
-        wanted: what that instance must have room for.
+        address: a cluster's address; None for an instance on this machine alone, which ends with the block.
+        wanted: the resources that such an instance must have.
 
     Raises:
         ConfigError: Ray is not installed.
         DeviceError: it cannot be started, or there is no cluster at the address.
     """
     if address is not None:
-        with _initialised(f"no cluster can be had at {address}", address=address) as ray:
+        with _initialised(f"no cluster can be reached at {address}", address=address) as ray:
             yield Cluster(ray, own=False)
         return
     folder = tempfile.mkdtemp(prefix="edge-tracker-", dir=os.environ.get("RAY_TMPDIR"))
@@ -157,58 +157,58 @@ def _initialised(failure: str, **options: Any) -> Iterator[Any]:
     try:
         try:
             ray.init(log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL, **options)
-        except Exception as error:  # of many kinds, and none of them documented
+        except Exception as error:  # of many types, none of them documented
             raise DeviceError(f"Ray: {failure}: {_first_line(error)}") from error
         try:
             yield ray
         except ray.exceptions.RayError as error:
-            raise DeviceError(f"Ray: cannot go on: {_first_line(error)}") from error
+            raise DeviceError(f"Ray: cannot continue: {_first_line(error)}") from error
     finally:
         ray.shutdown()
 
 
 class Cluster:
-    """Ray, connected.
+    """A connected Ray instance.
 
     Args:
         ray: the package.
-        own: whether the instance is this batch's alone.
+        own: True if the instance is this batch's alone.
     """
 
     def __init__(self, ray: Any, own: bool) -> None:
         self._ray, self.own = ray, own
 
     def resources(self) -> tuple[float, float]:
-        """CPUs and GPUs that Ray knows of at present."""
+        """The CPUs and GPUs that Ray has at present."""
         resources = self._ray.cluster_resources()
         return float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
 
     def start(self, shares: Shares, *arguments: Any) -> Any:
-        """Ask for a worker, made with `arguments`. It runs when there is room for it."""
-        # Two calls at a time: one that works, one that says how far it is.
+        """Request a worker, constructed with `arguments`. It starts when there is room for it."""
+        # Two calls at a time: one that works, and one that reports its progress.
         options = {"num_cpus": shares.cpus, "num_gpus": shares.gpus, "max_restarts": 0, "max_concurrency": 2}
         return self._ray.remote(**options)(BatchWorker).remote(*arguments)
 
     def ask(self, worker: Any, method: str, *arguments: Any) -> Any:
-        """Call a worker's method; gives what `answer` takes."""
+        """Call a worker's method, and return a request for `answer`."""
         return getattr(worker, method).remote(*arguments)
 
     def wait(self, asked: Sequence[Any], seconds: float) -> list[Any]:
-        """Those of `asked` that are answered, at least one of them unless so many seconds pass."""
+        """Wait until at least one of `asked` is answered or the time is over, and return those that are answered."""
         return list(self._ray.wait(list(asked), timeout=seconds)[0])
 
     def answer(self, asked: Any) -> Any:
-        """What a worker answered.
+        """A worker's answer.
 
         Raises:
-            WorkerDied: nothing, as it has ended.
+            WorkerDied: it has ended without one.
         """
         try:
             return self._ray.get(asked)
         except self._ray.exceptions.RayError as error:
             log.debug("a worker ended: %s", " ".join(str(error).split()))
             starved = isinstance(error, self._ray.exceptions.OutOfMemoryError) or "low on memory" in str(error)
-            raise WorkerDied("was ended for want of memory (give fewer --workers)" if starved else "died") from None
+            raise WorkerDied("was ended for lack of memory (give fewer --workers)" if starved else "died") from None
 
     def stop(self, worker: Any) -> None:
         """End a worker at once."""

@@ -1,4 +1,4 @@
-"""Which videos a batch works through, and where the results of each go."""
+"""The videos of a batch, and the folder of each one's results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_tracker.errors import ConfigError, OutputError, SourceError
 
 log = logging.getLogger(__name__)
 
-# What is taken of a folder. A pattern or a path may name anything.
+# Suffixes of videos in a folder. A pattern or a path may name anything.
 SUFFIXES = (".mp4", ".m4v", ".avi", ".mkv", ".mov", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv")
 
 
@@ -24,8 +24,8 @@ class Video:
 
     Attributes:
         path: absolute.
-        place: the folder of its results, relative to that of all results: its path from where its input's pattern
-            begins, the suffix included, as `a.mp4` and `a.avi` are two videos.
+        place: the folder of its results, relative to that of all results: its path below the fixed part of its
+            input's pattern, with the suffix, since `a.mp4` and `a.avi` are two videos.
     """
 
     path: Path
@@ -33,19 +33,19 @@ class Video:
 
     @property
     def name(self) -> str:
-        """What to call it in messages and tables."""
+        """Its name in messages and tables."""
         return printable(str(self.path))
 
 
 def printable(text: str) -> str:
-    """`text` with what does not print, such as bytes of a name that is not UTF-8, as escapes."""
+    """`text` with unprintable characters, such as bytes of a name that is not UTF-8, as escapes."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def find_videos(inputs: Sequence[str], output: Path) -> list[Video]:
     """The videos of folders, patterns and paths, by name.
 
-    What lies below `output` is left out: annotated videos are no videos to track.
+    Files below `output` are skipped: annotated videos are not to be tracked.
 
     Args:
         inputs: folders (all videos below), patterns with `*`, `?`, `[...]` and `**`, and single videos.
@@ -53,7 +53,7 @@ def find_videos(inputs: Sequence[str], output: Path) -> list[Video]:
 
     Raises:
         ConfigError: an input gives no video, or images; or two videos would have one place.
-        SourceError: a path or folder is not there.
+        SourceError: a path or folder does not exist.
         OutputError: the results' folder is a file.
     """
     if output.exists() and not output.is_dir():
@@ -65,7 +65,7 @@ def find_videos(inputs: Sequence[str], output: Path) -> list[Video]:
         found = 0
         for path in paths:
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                raise ConfigError(f"--inputs: {text!r} gives images, such as {path.name}; a batch takes videos")
+                raise ConfigError(f"--inputs: {text!r} gives images, such as {path.name}; a batch needs videos")
             if results not in path.resolve().parents:
                 absolute = Path(os.path.abspath(path))
                 videos.setdefault(absolute, Video(absolute, PurePath(os.path.relpath(path, root))))
@@ -79,7 +79,7 @@ def find_videos(inputs: Sequence[str], output: Path) -> list[Video]:
 
 
 def _matches(text: str) -> tuple[str, Iterator[Path]]:
-    """The folder that an input's places are relative to, and its files."""
+    """The files of an input, and the folder that their places are relative to."""
     given = os.path.expanduser(text)
     if os.path.isfile(given):
         return os.path.dirname(given) or ".", iter([Path(given)])
@@ -97,7 +97,7 @@ def _matches(text: str) -> tuple[str, Iterator[Path]]:
 
 
 def _videos_below(folder: str) -> Iterator[Path]:
-    """The videos of a folder and those in it; hidden ones and links to folders are left out."""
+    """The videos in a folder and below; hidden ones and links to folders are skipped."""
     for where, folders, names in os.walk(folder, onerror=lambda error: log.warning("%s; left out", error)):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:

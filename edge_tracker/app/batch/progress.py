@@ -1,4 +1,4 @@
-"""How far a batch is, in words and as `edge_tracker.app.run.progress` shows it."""
+"""The progress of a batch, in words and as `edge_tracker.app.run.progress` shows it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from edge_tracker.app.run.progress import progress as shown
 
 
 @dataclass
-class Standing:
-    """How far a batch is.
+class BatchProgress:
+    """The progress of a batch.
 
     Attributes:
-        videos: to be worked on.
-        done, failed: of them.
-        share: of the work, 0 to 1, by the sizes of the files.
+        videos: number of videos to be processed.
+        done, failed: those that are done or have failed.
+        share: share of the work that is done, 0 to 1, by the sizes of the files.
         fps: frames per second, of all workers.
-        workers: that are ready.
-        seconds_left: None as long as nothing can be said.
+        workers: workers that are ready.
+        seconds_left: estimated time left; None if there is no estimate yet.
     """
 
     videos: int
@@ -50,8 +50,8 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Standing], None]]:
-    """What shows how far the batch is, until the block ends."""
+def progress() -> Iterator[Callable[[BatchProgress], None]]:
+    """A function that shows the progress of the batch, until the block ends."""
     shape = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
     with shown(total=1, bar_format=shape) as show:
-        yield lambda standing: show(standing.share, str(standing), f"{100 * standing.share:.0f} %: {standing}")
+        yield lambda progress: show(progress.share, str(progress), f"{100 * progress.share:.0f} %: {progress}")

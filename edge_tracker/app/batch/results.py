@@ -1,6 +1,7 @@
-"""The folder of a batch's results: a folder for each video, the summary, and `.batch`, where work is done.
+"""The folder of a batch's results: a folder for each video, the summary, and `.batch` for unfinished work.
 
-A video's folder appears when all in it is whole. So whatever stops a batch, what has its final name is complete.
+A video's folder appears once everything in it is complete. So results with their final name are complete, whatever
+stops a batch.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ RECORD = "batch.json"
 SUMMARY = "summary.csv"
 COLUMNS = ("video", "hash", "frames", "tracks", "seconds", "fps", "status", "reason", "warnings", "results")
 CHUNK = 1 << 20
-SUMMARY_EVERY_S = 5.0  # between two writings of the summary, as it goes on
+SUMMARY_EVERY_S = 5.0  # seconds between two writings of the summary during the batch
 
 
 class Stamp(Saved):
-    """What changes when a file is written or replaced: if all of it is as it was, the file is not read again."""
+    """File attributes that change when a file is written or replaced: if all are unchanged, it is not read again."""
 
     size: int
     mtime_ns: int
@@ -43,10 +44,10 @@ class Stamp(Saved):
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Of a file.
+    """The stamp of a file.
 
     Raises:
-        OSError: it is not there.
+        OSError: the file does not exist.
     """
     status = path.stat()
     return Stamp(size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino)
@@ -65,14 +66,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-class Difference(Saved):
-    """What cutting has changed of a video's identities.
+class CutDifference(Saved):
+    """The changes of a video's identities by cutting it.
 
     Attributes:
-        uncut, cut: identities of the video worked on whole, and cut.
-        whole: identities that have the same boxes, all of them, in both.
-        switches: times that an identity of the whole video goes over to another one of the cut video.
-        idf1: agreement of the identities, percent: of all boxes of both, those under identities that correspond.
+        uncut, cut: number of identities of the video tracked whole, and cut.
+        whole: identities that have exactly the same boxes in both.
+        switches: times that an identity of the whole video changes to another one of the cut video.
+        idf1: agreement of the identities, percent: the share of all boxes of both whose identities correspond.
     """
 
     uncut: int
@@ -83,20 +84,20 @@ class Difference(Saved):
 
 
 class Record(Saved):
-    """What is known of a finished video; `batch.json` in its folder.
+    """The record of a finished video; `batch.json` in its folder.
 
     Attributes:
-        version: of the program.
-        video: its path.
-        sha256: of its content.
-        stamp: of its file, when that was found out.
-        key: `Settings.key`.
-        frames, tracks: worked on, and identities reported.
-        seconds: of work; of all segments together.
-        segments: it was worked on in; 1 for whole.
-        warnings: what was wrong, though not so that it failed.
+        version: the program's version.
+        video: the video's path.
+        sha256: the hash of its content.
+        stamp: the stamp of its file when it was hashed.
+        key: `BatchSettings.key`.
+        frames, tracks: number of frames processed, and of identities reported.
+        seconds: time spent, summed over all segments.
+        segments: number of segments; 1 for a whole video.
+        warnings: problems that did not make it fail.
         outputs: size of each file by its name.
-        difference: what cutting has changed, if that was asked.
+        difference: the changes by cutting, if they were requested.
     """
 
     version: str = __version__
@@ -110,12 +111,12 @@ class Record(Saved):
     segments: int = 1
     warnings: list[str]
     outputs: dict[str, int]
-    difference: Difference | None = None
+    difference: CutDifference | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a video has no results."""
+    """A video without results, and the reason."""
 
     reason: str
     sha256: str = ""
@@ -125,7 +126,7 @@ class Results:
     """The folder, locked for one batch. Use as a context manager.
 
     Args:
-        folder: made if need be.
+        folder: created if it does not exist.
 
     Raises:
         OutputError: it cannot be written, or another batch works in it.
@@ -141,14 +142,14 @@ class Results:
         except OSError as error:
             raise OutputError(f"--output: {folder}: cannot be written: {error.strerror}") from None
         try:
-            # The kernel's lock, which ends with the process however that ends.
+            # The kernel's lock, which is released when the process ends, however it ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.seek(0)
             who = self._lock.read(100).strip()
             self._lock.close()
             raise OutputError(
-                f"--output: {folder}: another batch{f' ({who})' if who else ''} works in it; wait for its end, or give "
+                f"--output: {folder}: another batch{f' ({who})' if who else ''} is using it; wait for its end, or give "
                 "another folder"
             ) from None
         except OSError as error:
@@ -177,14 +178,14 @@ class Results:
     # ---- the videos' folders -----------------------------------------------------------------------------------------
 
     def place_of(self, video: Video) -> Path:
-        """Where a video's results are, once they are whole."""
+        """The folder of a video's results, once they are complete."""
         return self.folder / video.place
 
     def new_work(self) -> Path:
         """A folder to work in.
 
         Raises:
-            OutputError: it cannot be made.
+            OutputError: it cannot be created.
         """
         try:
             return Path(tempfile.mkdtemp(dir=self._work))
@@ -196,7 +197,7 @@ class Results:
         shutil.rmtree(work, ignore_errors=True)
 
     def record_of(self, video: Video) -> Record | None:
-        """What is known of a finished video; None if there are no results, or not all of them any more."""
+        """The record of a finished video; None if there are no results, or some are missing."""
         place = self.place_of(video)
         try:
             text = (place / RECORD).read_text(encoding="utf-8")
@@ -215,12 +216,12 @@ class Results:
             except OSError:
                 there = -1
             if there != size:
-                log.warning("%s: is not as it was written; %s is tracked again", place / name, video.path)
+                log.warning("%s: has changed since it was written; %s is tracked again", place / name, video.path)
                 return None
         return record
 
     def publish(self, video: Video, work: Path, record: Record) -> None:
-        """Give the finished folder `work` its final name, in the place of earlier results.
+        """Give the finished folder `work` its final name, replacing earlier results.
 
         Raises:
             OutputError: it cannot be done; `work` is left.
@@ -228,12 +229,12 @@ class Results:
         place = self.place_of(video)
         try:
             if os.path.lexists(place) and not (place / RECORD).is_file():
-                raise OutputError(f"{place}: is there and was not made by a batch; move it away")
+                raise OutputError(f"{place}: exists and was not created by a batch; move it away")
             write_record(work, record)
             for name in os.listdir(work):
                 _sync(work / name)
             _sync(work)
-            work.chmod(0o777 & ~umask())  # mkdtemp makes private folders; results are for everyone the umask allows
+            work.chmod(0o777 & ~umask())  # mkdtemp makes private folders; results follow the umask
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
                 place.rename(self.new_work() / "old")
@@ -243,7 +244,7 @@ class Results:
             raise OutputError(f"{place}: cannot be written: {error.strerror}") from None
 
     def update(self, video: Video, record: Record) -> None:
-        """Replace what is known of a finished video, whose results stay.
+        """Replace the record of a finished video, whose results stay.
 
         Raises:
             OutputError: it cannot be written.
@@ -258,11 +259,11 @@ class Results:
 
     @property
     def summary(self) -> Path:
-        """The table of all videos that have results here or failed."""
+        """The path of the table of all videos that have results here or have failed."""
         return self.folder / SUMMARY
 
     def note(self, video: Video, what: Record | Failure) -> None:
-        """Put a video into the summary."""
+        """Add a video to the summary."""
         place = printable(str(video.place))
         row = dict.fromkeys(COLUMNS, "")
         row |= {"video": video.name, "hash": what.sha256, "results": place}
@@ -276,7 +277,7 @@ class Results:
         self._rows[place] = row
 
     def write_summary(self, now: bool = False) -> None:
-        """Write the summary, if it has changed; unless `now`, not too often.
+        """Write the summary if it has changed; not too often, unless `now`.
 
         Raises:
             OutputError: it cannot be written.
@@ -294,7 +295,7 @@ class Results:
         self._next_write = time.monotonic() + SUMMARY_EVERY_S
 
     def _read_summary(self) -> dict[str, dict[str, str]]:
-        """The rows of earlier batches, by the videos' places: a call may be about some of the videos alone."""
+        """The rows of earlier batches, by the videos' places: a batch may cover only some of the videos."""
         try:
             with self.summary.open(encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
@@ -304,7 +305,7 @@ class Results:
             return {}
         except (OSError, ValueError, csv.Error):
             pass
-        log.warning("%s: is no summary of this version; a new one is begun", self.summary)
+        log.warning("%s: is not a summary of this version; a new one is started", self.summary)
         return {}
 
 
@@ -324,6 +325,6 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _sync(path: Path) -> None:
-    """See that a file or a folder is on the disk."""
+    """Sync a file or a folder to the disk."""
     with _opened(path) as handle:
         os.fsync(handle)

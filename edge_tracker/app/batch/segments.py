@@ -1,9 +1,9 @@
-"""A long video in overlapping segments: where it is cut, how identities are joined, and what that has changed.
+"""A long video in overlapping segments: cutting it, joining identities, and comparing with the whole video.
 
-Two neighbouring segments track the overlap's frames both. A track of the one and a track of the other are one identity
-if they lie on each other there: of all one-to-one correspondences that of the largest summed overlap (IoU) is taken. Up
-to the end of the overlap the earlier segment's tracks count, whose tracker has been at work for longer; after it the
-later one's.
+Two neighbouring segments both track the frames of their overlap. A track of one and a track of the other are one
+identity if they are matched there: of all one-to-one correspondences, the one with the largest summed IoU is taken. Up
+to the end of the overlap the earlier segment's tracks are used, since its tracker has seen more; after it, the later
+one's.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_tracker.app.batch.results import Difference
+from edge_tracker.app.batch.results import CutDifference
 from edge_tracker.app.batch.settings import Cut
 from edge_tracker.tracking.assignment import iou, match_pairs
 
-LEAST_IOU = 0.5  # of two boxes of one object, as the MOTChallenge has it
+LEAST_IOU = 0.5  # of two boxes of one object, as in MOTChallenge
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames of a video that are tracked by themselves: number of the first, and how many; None for all to the end."""
+    """A segment of a video: the number of its first frame, and of its frames; None for all to the end."""
 
     first: int
     count: int | None
@@ -41,54 +41,54 @@ class Part:
     jsonl: Path | None
 
 
-class Rows(NamedTuple):
+class ResultRows(NamedTuple):
     """The boxes of a result, in order of frames: (R,) frames and identities, (R, 4) left, top, width, height."""
 
     frames: np.ndarray
     ids: np.ndarray
     boxes: np.ndarray
 
-    def since(self, frame: int) -> Rows:
-        """Those from a frame on."""
+    def since(self, frame: int) -> ResultRows:
+        """The rows from a frame on."""
         k = int(np.searchsorted(self.frames, frame))
-        return Rows(self.frames[k:], self.ids[k:], self.boxes[k:])
+        return ResultRows(self.frames[k:], self.ids[k:], self.boxes[k:])
 
-    def before(self, frame: int) -> Rows:
-        """Those before a frame."""
+    def before(self, frame: int) -> ResultRows:
+        """The rows before a frame."""
         k = int(np.searchsorted(self.frames, frame))
-        return Rows(self.frames[:k], self.ids[:k], self.boxes[:k])
+        return ResultRows(self.frames[:k], self.ids[:k], self.boxes[:k])
 
 
 def cut_into(frames: int | None, fps: float | None, cut: Cut, every: int) -> list[Segment]:
-    """The segments of a video; a single one where it is not longer than one, or does not say how long it is.
+    """The segments of a video; a single one if it is no longer than a segment, or its length is not known.
 
     Args:
-        frames, fps: what the video says of itself. The last segment goes to the end, wherever that is.
-        cut: how it is cut.
-        every: `detector.every`; segments begin at frames that the detector looks at in the whole video, too.
+        frames, fps: as the video declares. The last segment goes to the end, wherever that is.
+        cut: the lengths of segments and overlaps.
+        every: `detector.every`; segments begin at frames on which the detector also runs in the whole video.
     """
     if frames is None or fps is None:
         return [Segment(1, None)]
     step = max(every, round(cut.seconds * fps) // every * every)
     overlap = min(step, max(1, round(cut.overlap * fps)))
     segments = [Segment(first, step + overlap) for first in range(1, frames + 1, step)]
-    # A rest that is no longer than the overlap is in the one before already.
+    # A remainder that is no longer than the overlap is in the previous segment already.
     while len(segments) > 1 and segments[-1].first + overlap > frames:
         segments.pop()
     segments[-1] = Segment(segments[-1].first, None)
     return segments
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> ResultRows:
     """The boxes of a MOT file that this program wrote."""
     if path.stat().st_size == 0:
-        return Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
+        return ResultRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)))
     values = np.loadtxt(path, delimiter=",", usecols=range(6), ndmin=2)
-    return Rows(values[:, 0].astype(np.int64), values[:, 1].astype(np.int64), np.ascontiguousarray(values[:, 2:]))
+    return ResultRows(values[:, 0].astype(np.int64), values[:, 1].astype(np.int64), np.ascontiguousarray(values[:, 2:]))
 
 
-def _covered(one: Rows, other: Rows) -> Iterator[tuple[int, int, float]]:
-    """The boxes that lie on each other, frame by frame: the row of each, and their IoU."""
+def _covered(one: ResultRows, other: ResultRows) -> Iterator[tuple[int, int, float]]:
+    """The pairs of boxes that overlap, frame by frame: the rows of both, and their IoU."""
     begins = np.searchsorted(other.frames, one.frames, "left").tolist()
     ends = np.searchsorted(other.frames, one.frames, "right").tolist()
     for k, (begin, end) in enumerate(zip(begins, ends, strict=True)):
@@ -98,10 +98,11 @@ def _covered(one: Rows, other: Rows) -> Iterator[tuple[int, int, float]]:
                 yield k, n, overlap
 
 
-def correspondence(one: Rows, other: Rows) -> dict[int, int]:
-    """Which identity of `other` an identity of `one` is, by the frames of both.
+def correspondence(one: ResultRows, other: ResultRows) -> dict[int, int]:
+    """The identities of `other` that correspond to those of `one`, over the frames of both.
 
-    One-to-one, of the largest sum of IoU over the frames; two boxes of less than `LEAST_IOU` count for nothing.
+    The correspondence is one-to-one, with the largest sum of IoU over the frames; pairs of boxes below `LEAST_IOU` do
+    not count.
     """
     overlaps: dict[tuple[int, int], float] = {}
     for k, n, overlap in _covered(one, other):
@@ -123,14 +124,14 @@ def correspondence(one: Rows, other: Rows) -> dict[int, int]:
 
 
 def join(parts: Sequence[Part], outputs: Mapping[str, Path]) -> int:
-    """Write the parts' results as those of one video; returns how many identities there are.
+    """Write the parts' results as those of one video, and return the number of identities.
 
     The identities of the first part keep their numbers.
 
     Args:
         parts: in order; each but the first begins before the one before it ends.
         outputs: the files to write, by the output's key: `mot`, `jsonl` or both. The events of objects are left out:
-            a segment sees objects come and go at its ends that do not.
+            at its ends a segment sees objects appear and disappear that in truth do not.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -138,7 +139,7 @@ def join(parts: Sequence[Part], outputs: Mapping[str, Path]) -> int:
     for path in outputs.values():
         path.write_bytes(b"")
     identities: set[int] = set()
-    names: dict[int, int] = {}  # in the joined result, of the identities of the part
+    names: dict[int, int] = {}  # from the part's identities to those of the joined result
     rows, begin, highest = read_rows(parts[0].mot), 1, 0
     for k, part in enumerate(parts):
         if k:
@@ -185,12 +186,12 @@ def _renumbered_jsonl(path: Path, begin: int, names: Mapping[int, int]) -> Itera
                 yield json.dumps(record, separators=(",", ":")) + "\n"
 
 
-def compare(uncut: Path, cut: Path) -> Difference:
-    """What cutting has changed, by the MOT files of a video worked on whole and cut.
+def compare(uncut: Path, cut: Path) -> CutDifference:
+    """The changes by cutting, from the MOT files of a video tracked whole and cut.
 
-    The identities of the two correspond as in `correspondence`, over all frames. IDF1 is as Ristani et al. have it
-    (Performance measures and a data set for multi-target, multi-camera tracking, 2016), the whole video in the place of
-    the truth.
+    The identities of the two correspond as in `correspondence`, over all frames. IDF1 is that of Ristani et al.
+    (Performance measures and a data set for multi-target, multi-camera tracking, 2016), with the whole video as the
+    ground truth.
     """
     one, other = read_rows(uncut), read_rows(cut)
     theirs_of = correspondence(one, other)
@@ -209,4 +210,4 @@ def compare(uncut: Path, cut: Path) -> Difference:
     whole = sum(agreeing[id] == boxes[id] == other_boxes[theirs] for id, theirs in theirs_of.items())
     total = len(one.ids) + len(other.ids)
     idf1 = 200 * sum(agreeing.values()) / total if total else 100.0
-    return Difference(uncut=len(boxes), cut=len(other_boxes), whole=whole, switches=switches, idf1=round(idf1, 2))
+    return CutDifference(uncut=len(boxes), cut=len(other_boxes), whole=whole, switches=switches, idf1=round(idf1, 2))

@@ -1,4 +1,4 @@
-"""What a configuration means for a batch: for each video the same, and nothing that is not about a video."""
+"""The settings of a batch: those parts of a configuration that apply to each video."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edge_tracker.errors import ConfigError, ModelError
 from edge_tracker.inference.locate import find_model
 
 DEFAULT_MOT = "tracks.txt"
-# `outputs` without what is each video's own, and without rotation, which a video's own files have no use for.
+# `outputs` without the paths, which each video has of its own, and without rotation, which a video's files do not need.
 NO_FILES: dict[str, Any] = {"mot": None, "jsonl": None, "video": None, "rotate_mib": None, "rotate_daily": False}
-# What has no effect on the files of a video, or is in the key by another name. A key that is new counts.
+# Keys without effect on the files of a video, or that are in the hash by another name. A new key counts.
 NO_MATTER: dict[str, Any] = {
     **dict.fromkeys(("threads", "name", "cameras", "mqtt", "server", "state"), True),
     "source": {"uri", "wait"},
@@ -32,11 +32,11 @@ NO_MATTER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Cut:
-    """How long videos are cut.
+    """The lengths of the segments of long videos.
 
     Attributes:
         seconds: length of a segment, without the overlap.
-        overlap: seconds at a segment's end that the next one has, too.
+        overlap: seconds at a segment's end that the next one also covers.
     """
 
     seconds: float
@@ -44,14 +44,14 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is done with each video.
+class BatchSettings:
+    """The settings that apply to each video.
 
     Attributes:
-        config: the configuration, with paths that hold on every machine that has the files at the same place.
-        cut: how long videos are cut; None to leave them whole.
-        key: changes when results may.
-        ignored: what of the configuration has no meaning here, a line each.
+        config: the configuration, with absolute paths, valid on every machine that has the files in the same place.
+        cut: the segments of long videos; None to leave them whole.
+        key: a hash that changes whenever results may.
+        ignored: a line for each key of the configuration that has no effect here.
     """
 
     config: Config
@@ -65,20 +65,20 @@ class Settings:
         return named or {"mot": DEFAULT_MOT}
 
 
-def settings_of(config: Config, cut: Cut | None) -> Settings:
-    """What a valid configuration means for a batch.
+def settings_of(config: Config, cut: Cut | None) -> BatchSettings:
+    """The settings of a batch from a valid configuration.
 
     Raises:
-        ConfigError: it is for one video, or for several cameras; or what it wants cannot be had of a cut video.
-        ModelError: a model is not there.
+        ConfigError: it is for a single video, or for several cameras; or an output is impossible for a cut video.
+        ModelError: a model is missing.
     """
     if config.cameras is not None:
         raise ConfigError("cameras: a batch runs the configuration of one camera; give one without `cameras`")
     if config.detector.mot is not None:
-        raise ConfigError("detector.mot: are the detections of one video; a batch needs detector.model")
+        raise ConfigError("detector.mot: has the detections of a single video; a batch needs detector.model")
     names = [path.name for _, path in config.outputs.paths()]
     if len(set(names)) < len(names):
-        raise ConfigError("outputs: two have one file name, and a batch puts them into one folder; rename one")
+        raise ConfigError("outputs: two have the same file name, and a batch puts them into one folder; rename one")
     if cut is not None:
         _check_cut(config, cut)
     models: list[Path] = []
@@ -91,7 +91,7 @@ def settings_of(config: Config, cut: Cut | None) -> Settings:
     resolved = config.model_copy(
         update={name: getattr(config, name).model_copy(update=update) for name, update in sections.items()}
     )
-    return Settings(resolved, cut, _key(resolved, cut, models), tuple(_ignored(config)))
+    return BatchSettings(resolved, cut, _key(resolved, cut, models), tuple(_ignored(config)))
 
 
 def _check_cut(config: Config, cut: Cut) -> None:
@@ -99,10 +99,10 @@ def _check_cut(config: Config, cut: Cut) -> None:
         raise ConfigError(f"--overlap: {cut.overlap:g} s is not shorter than --cut: {cut.seconds:g} s")
     for name in ("zones", "lines"):
         if getattr(config, name):
-            raise ConfigError(f"--cut: counts of {name} cannot be joined over segments; leave out --cut, or {name}")
+            raise ConfigError(f"--cut: counts of {name} cannot be joined over segments; omit --cut, or {name}")
     if config.outputs.video is not None:
         raise ConfigError(
-            "--cut: outputs.video cannot be joined over segments; leave out --cut, or --set outputs.video=null"
+            "--cut: outputs.video cannot be joined over segments; omit --cut, or give --set outputs.video=null"
         )
 
 
@@ -111,17 +111,17 @@ def _ignored(config: Config) -> Iterator[str]:
         yield "source.uri is not used: the videos of --inputs are tracked"
     for name in ("mqtt", "server"):
         if getattr(config, name) is not None:
-            yield f"{name} is not used: results of a batch go to files alone"
+            yield f"{name} is not used: results of a batch go only to files"
     if config.outputs.rotate_mib is not None or config.outputs.rotate_daily:
-        yield "outputs.rotate_mib and rotate_daily are not used: each video has files of its own"
+        yield "outputs.rotate_mib and rotate_daily are not used: each video has its own files"
     if config.detector.hold_fps is not None:
         yield "detector.hold_fps makes results depend on how busy the machine is; detector.every does not"
 
 
 def _key(config: Config, cut: Cut | None, models: list[Path]) -> str:
-    """A hash of all that decides about results: the program's version, the sections, and the models' contents.
+    """A hash of everything that influences results: the program's version, the sections, and the models' contents.
 
-    Not in it: where the models lie, how many threads they have, and what has no effect on a video's files.
+    It does not include the models' paths, their number of threads, and keys without effect on a video's files.
     """
     content = {
         "version": __version__,
@@ -139,7 +139,7 @@ def _key(config: Config, cut: Cut | None, models: list[Path]) -> str:
 
 
 def _files_of(model: Path, device: str) -> list[Path]:
-    """The file of a model, and those beside it that are read with it or, on a GPU, in its place."""
+    """The file of a model, and those beside it that are read with it or, on a GPU, instead of it."""
     beside = [model.with_suffix(".json"), model.with_name(f"{model.name}.data")]
     if device != "cpu":
         beside += [model.with_suffix(f".{precision}.onnx") for precision in ("fp16", "int8")]

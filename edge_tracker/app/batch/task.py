@@ -10,26 +10,26 @@ from typing import Any
 from edge_tracker.app.batch.inputs import Video, printable
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
 from edge_tracker.app.batch.segments import Part, Segment, cut_into
-from edge_tracker.app.batch.settings import DEFAULT_MOT, Settings
+from edge_tracker.app.batch.settings import DEFAULT_MOT, BatchSettings
 from edge_tracker.app.batch.worker import Examined, Failed, Joined, Tracked
 from edge_tracker.errors import OutputError
 
-ATTEMPTS = 3  # at a video whose workers die
+ATTEMPTS = 3  # attempts at a video whose workers die
 
 WHOLE = Segment(1, None)
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a worker is asked to do for a video.
+    """A call of a worker's method for a video.
 
     Attributes:
-        task: the video's.
-        method, arguments: of `BatchWorker`.
+        task: the video's task.
+        method, arguments: the method of `BatchWorker`, and its arguments.
         weight: share of the video's work, 0 to 1.
-        frames: that it is about; None if that is not known.
+        frames: number of frames to process; None if it is not known.
         part: number of the segment, from 0; -1 for the whole video to compare with.
-        folder: where the results come about.
+        folder: the folder for the results.
     """
 
     task: Task
@@ -42,29 +42,34 @@ class Call:
 
 
 class Task:
-    """A video that is to be worked on.
+    """A video that is to be processed.
 
     Args:
-        video: which one.
-        settings: what is done with it.
-        results: where the results go.
-        known: of an earlier batch by the same settings, if only the file is not as it was.
-        compare: whether a video that is cut is also worked on whole.
+        video: the video.
+        settings: the settings for each video.
+        results: the folder of the results.
+        known: the record of an earlier batch with the same settings, if only the file has changed.
+        compare: also track a video whole if it is cut.
 
     Attributes:
-        size: bytes; what it counts for in the progress.
-        result: what came of it; None as long as it is worked on.
-        kept: the results of an earlier batch stay, as the content has not changed.
+        size: bytes; its weight in the progress.
+        result: the record or the failure; None while it is being processed.
+        kept: True if the results of an earlier batch stay, since the content has not changed.
     """
 
     def __init__(
-        self, video: Video, settings: Settings, results: Results, known: Record | None = None, compare: bool = False
+        self,
+        video: Video,
+        settings: BatchSettings,
+        results: Results,
+        known: Record | None = None,
+        compare: bool = False,
     ) -> None:
         self.video, self.kept = video, False
         self.result: Record | Failure | None = None
         try:
             self.size = max(1, video.path.stat().st_size)
-        except OSError:  # gone; the worker will say so
+        except OSError:  # missing; the worker will say so
             self.size = 1
         self._settings, self._results, self._known, self._compare = settings, results, known, compare
         self._examined: Examined | None = None
@@ -78,7 +83,7 @@ class Task:
         return Call(self, "examine", (self.video.path,))
 
     def answered(self, call: Call, answer: Any) -> list[Call]:
-        """Take a worker's answer; gives the calls that follow."""
+        """Take a worker's answer, and return the calls that follow."""
         if self.result is not None:
             return []
         try:
@@ -105,12 +110,12 @@ class Task:
             return self._fail(f"its results cannot be read: {error.strerror}")
 
     def died(self, call: Call, how: str) -> list[Call]:
-        """The worker that had the call in hand has died."""
+        """Handle the death of the worker that had the call."""
         if self.result is not None:
             return []
         self._deaths += 1
         if self._deaths >= ATTEMPTS:
-            return self._fail(f"{self._deaths} workers that had it in hand {how}")
+            return self._fail(f"{self._deaths} workers that processed it {how}")
         try:
             return [self._again(call)]
         except OutputError as error:
@@ -144,13 +149,13 @@ class Task:
         ]
 
     def _length(self, segment: Segment) -> int:
-        """Frames, as far as they are known."""
+        """Number of frames, as far as it is known."""
         assert self._examined is not None
         frames = self._examined.frames or 1
         return max(1, segment.count or frames - segment.first + 1)
 
     def _outputs(self, part: int, folder: Path) -> dict[str, Path]:
-        """The files of a part: those that are wanted, and of a segment the boxes in any case."""
+        """The output files of a part: those in the configuration, and for a segment always the boxes."""
         wanted = {} if part < 0 else self._settings.outputs()
         if part < 0 or len(self._segments) > 1:
             wanted = {**wanted, "mot": wanted.get("mot", _other_than(DEFAULT_MOT, wanted))}
@@ -175,7 +180,7 @@ class Task:
         return Call(self, "join", (parts, outputs, whole), folder=folder)
 
     def _again(self, call: Call) -> Call:
-        """The same in another folder: nobody knows whether the worker is really at its end."""
+        """The same call in another folder: the worker may still be alive."""
         if call.method == "examine":
             return self.begin()
         if call.method == "join":
@@ -224,19 +229,19 @@ class Task:
 
 
 def _other_than(name: str, taken: dict[str, str]) -> str:
-    """`name`, made different from the names of other outputs."""
+    """`name`, changed to differ from the names of other outputs."""
     while name in taken.values():
         name = f"_{name}"
     return name
 
 
 def tasks_for(
-    videos: list[Video], settings: Settings, results: Results, compare: bool
+    videos: list[Video], settings: BatchSettings, results: Results, compare: bool
 ) -> Iterator[tuple[Video, Task | Record]]:
-    """For each video what is to be done, or what is known of it, as it is finished already.
+    """For each video its task, or its record if it is finished already.
 
-    A file of the same size, time and inode as it was recorded with is taken to have the same content. Of another one
-    the content decides, which a worker looks at.
+    A file with its recorded size, time and inode is taken to have the same content. For any other file the content
+    decides, which a worker hashes.
     """
     for video in videos:
         record = results.record_of(video)

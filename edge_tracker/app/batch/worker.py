@@ -1,7 +1,7 @@
-"""What a worker does: it loads the models once, and works through videos and parts of them.
+"""A worker: it loads the models once, and processes videos and parts of them.
 
-A worker touches nothing but the folder that it is told to work in. What it answers with is plain data, and what goes
-wrong with a video is an answer, too: `Failed`.
+A worker touches nothing but the folder that it is told to work in. Its answers are plain data; a failure of a video is
+an answer as well: `Failed`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import cv2
 
 from edge_tracker import __version__
 from edge_tracker.app.batch.inputs import printable
-from edge_tracker.app.batch.results import Difference, Stamp, sha256_of, stamp_of
+from edge_tracker.app.batch.results import CutDifference, Stamp, sha256_of, stamp_of
 from edge_tracker.app.batch.segments import Part, compare, join
 from edge_tracker.app.batch.settings import NO_FILES
 from edge_tracker.app.config.schema import Config
@@ -31,16 +31,16 @@ from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.sources.files import open_source
 from edge_tracker.errors import ConfigError, EdgeTrackerError, OutputError, ServerError, SourceError
 
-MOST_NOTED = 20  # warnings of one video
+MOST_NOTED = 20  # most warnings kept for a video
 
 
 @dataclass(frozen=True)
 class Failed:
-    """It cannot be done.
+    """The call failed.
 
     Attributes:
         reason: one line.
-        trace: of a bug of ours; "" for what a user can put right.
+        trace: the traceback of a bug; "" for a problem that a user can fix.
     """
 
     reason: str
@@ -57,7 +57,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Examined:
-    """What a video is: its content's hash, its file, and what it says of itself."""
+    """A video's hash, file stamp, and declared properties."""
 
     sha256: str
     stamp: Stamp
@@ -67,7 +67,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Tracked:
-    """A video, or a part of one, is done."""
+    """A video, or a part of one, was tracked."""
 
     frames: int
     tracks: int
@@ -77,19 +77,19 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Joined:
-    """The parts of a video have become one result."""
+    """The parts of a video were joined into one result."""
 
     tracks: int
-    difference: Difference | None
+    difference: CutDifference | None
 
 
 class BatchWorker:
     """One of the processes that track.
 
     Args:
-        config: `Settings.config`, as plain data.
-        version: of the program that asks.
-        threads: CPU threads, for a model whose threads the configuration does not say.
+        config: `BatchSettings.config`, as plain data.
+        version: the version of the program that started it.
+        threads: CPU threads for a model, if the configuration does not set them.
     """
 
     def __init__(self, config: dict[str, Any], version: str, threads: int) -> None:
@@ -99,7 +99,7 @@ class BatchWorker:
         self._pipeline: Pipeline | None = None
 
     def open(self) -> Opened | Failed:
-        """Load the models. Here and not when it is made, so that what is wrong is an answer."""
+        """Load the models; not in the constructor, so that a problem becomes an answer."""
         host = os.uname().nodename
         with _answering() as answer:
             if self._version != __version__:
@@ -114,7 +114,7 @@ class BatchWorker:
         return Failed(f"worker on {host}: {answer[0].reason}", answer[0].trace)
 
     def examine(self, video: Path) -> Examined | Failed:
-        """Hash a video, and see that it can be opened."""
+        """Hash a video, and check that it can be opened."""
         with _answering(video) as answer:
             try:
                 stamp = stamp_of(video)
@@ -135,10 +135,10 @@ class BatchWorker:
 
         Args:
             video: the source.
-            stamp: of the file when it was examined; if it changes meanwhile, that is a failure.
+            stamp: the file's stamp when it was examined; if it changes meanwhile, that is a failure.
             outputs: the file of each output, by its key.
             first: number of the first frame, from 1.
-            count: frames; None for all to the end.
+            count: number of frames; None for all to the end.
         """
         with _answering(video) as answer, _noting() as noted:
             assert self._models is not None, "open() comes first"
@@ -156,15 +156,15 @@ class BatchWorker:
                 self._pipeline.run(count)
                 missed = sum(server.lost + server.fallback for server in servers.values()) - missed
             summary, self._pipeline = self._pipeline.summary, None
-            if missed:  # results are to be the same whenever they are made
-                raise ServerError(f"the model's server was away or late, and has not seen {missed} frames or crops")
+            if missed:  # results must not depend on the time at which they are made
+                raise ServerError(f"the model's server was away or late, and did not process {missed} frames or crops")
             errors = [text for level, text in noted if level >= logging.ERROR]
             if errors:
                 raise OutputError(errors[0])
             try:
                 unchanged = stamp_of(video) == stamp
             except OSError as error:
-                raise SourceError(f"has gone while it was read: {error.strerror}") from None
+                raise SourceError(f"disappeared while it was read: {error.strerror}") from None
             if not unchanged:
                 raise SourceError("was changed while it was read; is it still being written?")
             return Tracked(summary.frames, summary.tracks, summary.seconds, [text for _, text in noted])
@@ -185,14 +185,14 @@ class BatchWorker:
         return answer[0]
 
     def look(self) -> int:
-        """Frames that are done of what is in hand."""
+        """Number of frames of the current call that are done."""
         pipeline = self._pipeline
         return 0 if pipeline is None else pipeline.summary.frames
 
 
 @contextmanager
 def _answering(about: Path | None = None) -> Iterator[list[Failed]]:
-    """What is raised becomes the one item of the list; without the name of the video that it is about."""
+    """Put a raised exception as `Failed` into the list, without the name of the video that it is about."""
     answer: list[Failed] = []
     try:
         yield answer
@@ -201,7 +201,7 @@ def _answering(about: Path | None = None) -> Iterator[list[Failed]]:
         if about is not None:
             reason = reason.removeprefix("source.uri: ").removeprefix(f"{about}: ")
         answer.append(Failed(printable(reason)))
-    except Exception as error:  # of one video, so the others go on
+    except Exception as error:  # it concerns a single video, so the others continue
         answer.append(Failed(printable(f"failed: {type(error).__name__}: {error}"), traceback.format_exc()))
 
 
@@ -219,7 +219,7 @@ class _Noting(logging.Handler):
 
 @contextmanager
 def _noting() -> Iterator[list[tuple[int, str]]]:
-    """The package's warnings and errors, while it lasts: level and text. Nobody sees a worker's own log."""
+    """Collect the package's warnings and errors, as level and text, since nobody sees a worker's own log."""
     handler, package = _Noting(), logging.getLogger("edge_tracker")
     package.addHandler(handler)
     try:

@@ -14,7 +14,7 @@ from edge_tracker.app.batch.cluster import Wanted, connected, import_ray, share
 from edge_tracker.app.batch.inputs import find_videos, printable
 from edge_tracker.app.batch.progress import duration, progress
 from edge_tracker.app.batch.results import Failure, Record, Results
-from edge_tracker.app.batch.settings import Cut, Settings, settings_of
+from edge_tracker.app.batch.settings import BatchSettings, Cut, settings_of
 from edge_tracker.app.batch.task import Task, tasks_for
 from edge_tracker.app.config.loading import load_config
 from edge_tracker.app.open_tracker import compile_ahead
@@ -60,7 +60,7 @@ def batch(options: argparse.Namespace) -> tuple[int, signal.Signals | None]:
 
 
 def _work(
-    options: argparse.Namespace, settings: Settings, results: Results, tasks: Sequence[Task]
+    options: argparse.Namespace, settings: BatchSettings, results: Results, tasks: Sequence[Task]
 ) -> signal.Signals | None:
     """Have the videos worked on; returns the signal that ended it, if one did."""
     wanted = Wanted(options.workers, options.cpus, options.gpus)

@@ -1,1 +1,1 @@
-"""What happens to objects, in zones and at lines."""
+"""Events of objects, zones and lines, and their counts."""

@@ -1,4 +1,4 @@
-"""Object events: an object came, is still there, has gone."""
+"""Object events: an object appeared, is still there, or is gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_tracker.app.saved import Saved, parse_saved
 
 
 class _Object(Saved):
-    """What is known of an object, and saved: `seen` and `started` are unix seconds."""
+    """An object's saved values; `seen` and `started` are Unix seconds."""
 
     class_name: str | None
     score: float | None
@@ -25,19 +25,19 @@ class _Object(Saved):
     seen: float
 
 
-class _SavedState(Saved):
+class _SavedObjects(Saved):
     objects: dict[int, _Object]
 
 
 class ObjectEvents:
     """Turns the objects of each frame into events, for one camera.
 
-    An object is `new` when it is first reported. It gets an `update` at once when its zones change, else when it is
-    seen and its last event is `update_every` seconds old. It gets its `end` when its track has ended, as it was last
-    seen and with no zones.
+    An object is `new` when it is first reported. It gets an `update` at once when its zones change, otherwise when it
+    is seen and its last event is `update_every` seconds old. It gets its `end` when its track has been deleted, with
+    its values when last seen, and no zones.
 
     Args:
-        update_every: seconds of the stream.
+        update_every: seconds of stream time.
     """
 
     def __init__(self, update_every: float) -> None:
@@ -56,20 +56,20 @@ class ObjectEvents:
         time: float,
         wall: float,
     ) -> list[ObjectEvent]:
-        """Take one frame. Without any ids and live_ids, what is there ends.
+        """Take one frame, and return its events. Without ids and live_ids, all objects end.
 
         Args:
             ids: (K,) identities of the objects reported.
             ltrb: (K, 4) their boxes, pixels.
-            class_names: K; None for objects without a class.
+            class_names: K names; None for objects without a class.
             scores: (K,) confidences; nan where there are none.
-            zones: K, the zones that each is in; or empty.
-            live_ids: of all tracks that live, also of those not seen in this frame.
-            time: the stream's seconds, never less than in the frame before.
-            wall: unix seconds.
+            zones: K tuples, the zones that each object is in; or empty.
+            live_ids: identities of all live tracks, including those not seen in this frame.
+            time: stream time in seconds, never less than in the frame before.
+            wall: Unix seconds.
 
         Returns:
-            The ends first, then by object.
+            The ends first, then the others by object.
         """
         events = [self._end(id, wall) for id in sorted(self._objects.keys() - set(live_ids))]
         boxes = np.asarray(ltrb, np.float64).reshape(-1, 4).tolist()
@@ -105,16 +105,16 @@ class ObjectEvents:
         return events
 
     def state(self) -> dict[str, Any]:
-        """What a later run needs to go on, as plain JSON."""
-        return _SavedState.model_construct(objects=self._objects).model_dump(mode="json")
+        """The state with which a later run can continue, as plain JSON."""
+        return _SavedObjects.model_construct(objects=self._objects).model_dump(mode="json")
 
     def load(self, state: Any) -> None:
-        """Go on from `state()`, before the first frame.
+        """Continue from `state()`, before the first frame.
 
-        Objects that are still tracked go on, without another `new`; the others get their `end` in the first frame. What
-        is no such state is logged and changes nothing.
+        Objects that are still tracked continue, without another `new`; the others get their `end` in the first frame.
+        Anything but such a state is logged and changes nothing.
         """
-        saved = parse_saved(_SavedState, state, "objects")
+        saved = parse_saved(_SavedObjects, state, "objects")
         if saved is None:
             return
         self._objects, self._reported = dict(saved.objects), {}

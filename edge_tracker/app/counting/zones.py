@@ -1,14 +1,14 @@
-"""Zones and lines: which objects are where, for how long, and what they crossed.
+"""Zones and lines: the objects in each zone, their dwell times, and crossings of lines.
 
-An object stands at the middle of its box's lower edge. Boxes tremble, so both have a hysteresis of `MARGIN` times the
-height of the box:
+An object's position is the middle of its box's lower edge. Boxes jitter, so both have a hysteresis of `MARGIN` times
+the height of the box:
 
-- An object enters a zone as soon as it stands in it, and leaves when it stands further out than the margin, or when its
-  track has ended.
-- An object has crossed a line when it stands on the other side and further from it than the margin, if the way from
-  where it last stood on the first side leads between the line's ends.
+- An object enters a zone as soon as its position is in it, and leaves when it is further outside than the margin, or
+  when its track has been deleted.
+- An object has crossed a line when it is on the other side and further away than the margin, if the path from its last
+  position on the first side leads between the line's ends.
 
-Distances to polygons are OpenCV's. Shapely would be one more package for a Jetson to no gain, and supervision brings
+Distances to polygons are OpenCV's. Shapely would add a package to a Jetson without any gain, and supervision brings
 SciPy and Matplotlib with it.
 """
 
@@ -28,7 +28,7 @@ from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.results import ZoneEvent
 from edge_tracker.app.saved import Saved, parse_saved
 
-MARGIN = 0.05  # of the box's height; a walking person's box trembles by 1 to 3 %
+MARGIN = 0.05  # of the box's height; a walking person's box jitters by 1 to 3 %
 
 
 class _Counts(dict[str, float]):
@@ -41,7 +41,7 @@ class _Counts(dict[str, float]):
 
 @dataclass
 class _Visit:
-    """Of an object in a zone: the stream's seconds when it entered and when it was last seen; its class on entering."""
+    """An object's stay in a zone: stream time at which it entered and was last seen, and its class on entering."""
 
     entered: float
     seen: float
@@ -66,15 +66,15 @@ class _Line:
     end: tuple[float, float]
     classes: Collection[str] | None
     counts: _Counts = field(default_factory=lambda: _Counts({"in": 0, "out": 0}))
-    stood: dict[int, tuple[float, float]] = field(default_factory=dict)  # last point on the side that an object is on
+    stood: dict[int, tuple[float, float]] = field(default_factory=dict)  # last point on the side where an object is
 
     def side(self, x: float, y: float) -> float:
-        """Pixels from the line, drawn on without end, to a point; positive on the right, looking from start to end."""
+        """Pixels from the infinitely extended line to a point; positive on the right, looking from start to end."""
         (x0, y0), (x1, y1) = self.start, self.end
         return ((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) / math.hypot(x1 - x0, y1 - y0)
 
     def between_ends(self, a: tuple[float, float], b: tuple[float, float]) -> bool:
-        """Whether the way from `a` to `b`, on different sides, leads between the ends."""
+        """True if the path from `a` to `b`, on different sides, leads between the ends."""
         share = self.side(*a) / (self.side(*a) - self.side(*b))
         x, y = a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])
         (x0, y0), (x1, y1) = self.start, self.end
@@ -98,7 +98,7 @@ class _SavedLine(Saved):
     stood: dict[int, tuple[float, float]]
 
 
-class _SavedState(Saved):
+class _SavedCounts(Saved):
     zones: dict[str, _SavedZone]
     lines: dict[str, _SavedLine]
 
@@ -106,8 +106,8 @@ class _SavedState(Saved):
 class ZoneMonitor:
     """Watches the zones and lines of one camera.
 
-    A class counts when an object enters a zone or crosses a line; an object that is inside stays so when a later
-    detection is of another class.
+    An object's class matters when it enters a zone or crosses a line; an object that is inside stays inside when a
+    later detection has another class.
 
     Args:
         zones, lines: by name.
@@ -135,19 +135,19 @@ class ZoneMonitor:
         time: float,
         wall: float,
     ) -> tuple[list[tuple[str, ...]], list[ZoneEvent]]:
-        """Take one frame.
+        """Take one frame, and return the zones and events of its objects.
 
         Args:
             ids: (K,) identities of the objects reported.
             ltrb: (K, 4) their boxes, pixels.
-            class_names: K; None for objects without a class.
-            live_ids: of all tracks that live, also of those not seen in this frame.
-            time: the stream's seconds, never less than in the frame before. Durations are by it.
-            wall: unix seconds, for the events.
+            class_names: K names; None for objects without a class.
+            live_ids: identities of all live tracks, including those not seen in this frame.
+            time: stream time in seconds, never less than in the frame before. Durations are measured by it.
+            wall: Unix seconds, for the events.
 
         Returns:
-            For each object the names of the zones it is in, and what happened: exits of tracks that have ended first,
-            then by object.
+            For each object the names of the zones it is in; and the events, first the exits of deleted tracks, then
+            the others by object.
         """
         if self._time is None:
             self._start_at(time)
@@ -169,8 +169,8 @@ class ZoneMonitor:
         """The counts so far, by name of zone or line.
 
         Returns:
-            Of a zone `inside` (objects now), `entries`, `exits` and `dwell` (seconds inside, summed over the exits); of
-            a line `in` and `out`. Each also by class, as `entries.person`.
+            For a zone `inside` (objects now), `entries`, `exits` and `dwell` (seconds inside, summed over the exits);
+            for a line `in` and `out`. Each also by class, as in `entries.person`.
         """
         totals: dict[str, dict[str, float]] = defaultdict(dict)
         for name, zone in self._zones.items():
@@ -184,9 +184,9 @@ class ZoneMonitor:
         return dict(totals)
 
     def state(self) -> dict[str, Any]:
-        """What a later run needs to go on, as plain JSON."""
+        """The state with which a later run can continue, as plain JSON."""
         now = self._time or 0.0
-        return _SavedState(
+        return _SavedCounts(
             zones={
                 name: _SavedZone(
                     counts=dict(zone.counts),
@@ -205,13 +205,13 @@ class ZoneMonitor:
         ).model_dump(mode="json")
 
     def load(self, state: Any) -> None:
-        """Go on from `state()`, before the first frame.
+        """Continue from `state()`, before the first frame.
 
-        Zones and lines that are no longer configured are left out, and new ones begin at zero. Objects go on where they
-        were, and those whose tracks did not survive leave in the first frame. The time between the runs is not dwell.
-        What is no such state is logged and changes nothing.
+        Zones and lines that are no longer configured are dropped, and new ones start at zero. Objects continue where
+        they were, and those whose tracks did not survive leave in the first frame. The time between the runs does not
+        count as dwell. Anything but such a state is logged and changes nothing.
         """
-        saved = parse_saved(_SavedState, state, "counts of zones and lines")
+        saved = parse_saved(_SavedCounts, state, "counts of zones and lines")
         if saved is None:
             return
         for name, zone in self._zones.items():
@@ -228,14 +228,14 @@ class ZoneMonitor:
         self._time = None
 
     def _start_at(self, time: float) -> None:
-        """Let visits that were loaded, with times before a zero, count from the first frame's time."""
+        """Shift the times of loaded visits, which end at zero, to the first frame's time."""
         for zone in self._zones.values():
             for visit in zone.visits.values():
                 visit.entered += time
                 visit.seen += time
 
     def _end(self, live: set[int], wall: float) -> list[ZoneEvent]:
-        """Forget what has ended; it leaves the zones, as of when it was last seen."""
+        """Forget deleted tracks; they leave their zones at the time when they were last seen."""
         events = [
             self._leave(name, zone, id, zone.visits[id].seen, wall)
             for name, zone in self._zones.items()
@@ -278,7 +278,7 @@ class ZoneMonitor:
             before = line.stood.get(id)
             if before is not None and line.side(*before) * side < 0:
                 if abs(side) <= margin:
-                    continue  # it may yet turn back: it still stands on the first side
+                    continue  # it may still turn back: it counts as on the first side
                 if (line.classes is None or class_name in line.classes) and line.between_ends(before, foot):
                     line.counts.add("in" if side > 0 else "out", class_name)
                     yield ZoneEvent("in" if side > 0 else "out", name, id, class_name, wall)

@@ -1,1 +1,1 @@
-"""Results on sequences with ground truth: made, scored, drawn, tuned."""
+"""Evaluation on sequences with ground truth: running, scoring, plotting, tuning."""

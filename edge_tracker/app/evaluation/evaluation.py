@@ -1,6 +1,7 @@
-"""`edge-tracker eval`: results on the sequences of a MOTChallenge folder, made and scored.
+"""`edge-tracker eval`: runs a configuration on the sequences of a MOTChallenge folder, and scores the results.
 
-TrackEval does the scoring, by the MOTChallenge's own rules. It is imported where it is used: it is not needed to track.
+TrackEval does the scoring, by MOTChallenge's own rules. It is imported where it is used, since tracking does not need
+it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ METRICS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag", "FP", "FN", "
 COUNTS = frozenset(METRICS[5:])
 COMPARED = ("HOTA", "IDF1", "MOTA", "IDSW")
 CURVES = ("HOTA", "DetA", "AssA")
-ALPHAS = np.arange(0.05, 0.99, 0.05)  # the overlaps that HOTA is a mean over
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # the overlaps over which HOTA is a mean
 MATCH_IOU = 0.5  # the overlap from which CLEAR counts a box as found
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
-ABSENT, MISSED = -1, -2  # in a timeline: the identity is not there; it is, and no track covers it
+ABSENT, MISSED = -1, -2  # in a timeline: the identity is not there; it is there, but no track covers it
 
-Raw = dict[str, dict[str, Any]]  # what TrackEval computes: metric family -> field -> value
+Raw = dict[str, dict[str, Any]]  # TrackEval's result: metric family -> field -> value
 
 
 # ---- the folder ----------------------------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ class MotSequence:
     """One sequence with ground truth.
 
     Attributes:
-        folder: holds `gt/gt.txt`, `det/det.txt`, and maybe the pictures.
+        folder: holds `gt/gt.txt`, `det/det.txt`, and perhaps the images.
         length: frames.
         fps: frames per second.
         images: the folder of images or the video; None if there is neither.
@@ -69,18 +70,20 @@ class MotSequence:
 
 
 def find_sequences(folder: str | Path, names: Iterable[str] = ()) -> list[MotSequence]:
-    """The sequences with ground truth in a folder, by name; or the folder's own, if it is a sequence itself.
+    """The sequences with ground truth in a folder, by name; or the folder itself, if it is a sequence.
 
     Args:
         folder: holds a folder for each sequence.
-        names: take these only.
+        names: only these sequences.
 
     Raises:
         SourceError: there is none, one of `names` is not there, or a `seqinfo.ini` cannot be read.
     """
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder; give one in MOTChallenge's form: SEQ/gt/gt.txt, SEQ/seqinfo.ini")
+        raise SourceError(
+            f"{folder}: no such folder; give one in MOTChallenge's layout: SEQ/gt/gt.txt, SEQ/seqinfo.ini"
+        )
     candidates = [folder] if (folder / "gt" / "gt.txt").is_file() else sorted(folder.iterdir())
     found = {path.name: path for path in candidates if (path / "gt" / "gt.txt").is_file()}
     if not found:
@@ -111,7 +114,9 @@ def _open_sequence(folder: Path) -> MotSequence:
         return MotSequence(folder, length, fps, images)
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
     if len(videos) > 1:
-        raise SourceError(f"{folder}: which of {', '.join(path.name for path in videos)} is the sequence? Leave one")
+        raise SourceError(
+            f"{folder}: which of {', '.join(path.name for path in videos)} is the sequence? Keep only one"
+        )
     return MotSequence(folder, length, fps, videos[0] if videos else None)
 
 
@@ -119,9 +124,9 @@ def _open_sequence(folder: Path) -> MotSequence:
 
 
 def config_for(config: Config, sequence: MotSequence, results: Path | None) -> Config:
-    """A configuration turned to one sequence: its frames, its detections, and `results` as the only output.
+    """A configuration for one sequence: its frames, its detections, and `results` as the only output.
 
-    The public detections `det/det.txt` are taken unless the configuration names a detector's model.
+    The public detections `det/det.txt` are used unless the configuration names a detector's model.
 
     Raises:
         SourceError: the sequence lacks what the configuration needs.
@@ -140,7 +145,7 @@ def config_for(config: Config, sequence: MotSequence, results: Path | None) -> C
     if sequence.images is None:
         key = "detector.model" if config.embedder.model is None else "embedder.model"
         raise SourceError(
-            f"{sequence.name}: {key} needs frames, and there is neither img1 nor a video; choose others by --sequences"
+            f"{sequence.name}: {key} needs frames, but there is neither img1 nor a video; choose others: --sequences"
             + ("" if key == "detector.model" else ", or track by motion alone: --set embedder.model=null")
         )
     return config.model_copy(update={"source": SourceConfig(uri=str(sequence.images), fps=sequence.fps)})
@@ -152,7 +157,7 @@ def run_config(
     """Track all sequences as `edge-tracker run` would, write `output/SEQ.txt` for each, and record into `record/SEQ`.
 
     Raises:
-        EdgeTrackerError: a part cannot be opened, a sequence lacks what is needed, or a result cannot be written.
+        EdgeTrackerError: something cannot be opened, a sequence lacks a file, or a result cannot be written.
         KeyboardInterrupt: a signal ended the run.
     """
     from edge_tracker.app.run.pipeline import Pipeline
@@ -174,10 +179,10 @@ def run_config(
 
 @dataclass(frozen=True)
 class Scores:
-    """How good the results of one sequence are, or of several together.
+    """The scores of one sequence, or of several together.
 
     Attributes:
-        values: the metric's value by its name in `METRICS`: percent, or a number for those in `COUNTS`.
+        values: each metric's value by its name in `METRICS`: percent, or a number for those in `COUNTS`.
         curves: HOTA, DetA and AssA in percent at each overlap of `ALPHAS`.
     """
 
@@ -189,7 +194,7 @@ class Scores:
 
 
 class Switch(NamedTuple):
-    """An identity that went over from one track to another."""
+    """A change of the track that covers an identity."""
 
     frame: int
     identity: int
@@ -199,12 +204,12 @@ class Switch(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """Which track covers each identity of the ground truth, frame by frame, as CLEAR matches them.
+    """The track that covers each identity of the ground truth, frame by frame, as CLEAR matches them.
 
     Attributes:
         identities: (G,) int64 numbers of the ground truth.
         tracks: (G, T) int64 track numbers, ABSENT or MISSED.
-        switches: all that CLEAR counts, in order of frames.
+        switches: all switches that CLEAR counts, in order of frames.
     """
 
     identities: np.ndarray
@@ -214,7 +219,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """The score of one sequence, and what it is made of."""
+    """The scores of one sequence, and the data behind them."""
 
     scores: Scores
     timeline: Timeline
@@ -226,9 +231,9 @@ class Evaluation:
     """The scores of one configuration or result folder.
 
     Attributes:
-        name: what was scored.
-        sequences: by name.
-        overall: of all sequences as if they were one (TrackEval's COMBINED).
+        name: the configuration or folder.
+        sequences: the results by name.
+        overall: the scores of all sequences as if they were one (TrackEval's COMBINED).
     """
 
     name: str
@@ -244,13 +249,13 @@ def score_results(sequences: Sequence[MotSequence], results: str | Path, name: s
     """Score result files against the ground truth.
 
     Args:
-        sequences: what to score.
-        results: the folder of `SEQ.txt` (or `data/SEQ.txt`, as TrackEval has it) for each sequence.
-        name: what to call it; the folder's name by default.
+        sequences: the sequences.
+        results: the folder of `SEQ.txt` (or `data/SEQ.txt`, as in TrackEval) for each sequence.
+        name: the evaluation's name; the folder's name by default.
 
     Raises:
         ConfigError: TrackEval is not installed.
-        SourceError: a file is missing or not in MOTChallenge's form.
+        SourceError: a file is missing or not in MOTChallenge's format.
     """
     results = Path(results).expanduser().absolute()
     scored = {sequence.name: score_sequence(sequence, results) for sequence in sequences}
@@ -266,7 +271,7 @@ def score_sequence(sequence: MotSequence, results: Path) -> SequenceResult:
 
 
 def compute(sequence: MotSequence, results: Path) -> Raw:
-    """What `combine` takes, of `results/SEQ.txt`. Raises as `score_results`."""
+    """The input of `combine` for `results/SEQ.txt`. Raises as `score_results`."""
     return _computed(_prepared(sequence, results)[1])
 
 
@@ -275,7 +280,7 @@ def _computed(data: dict[str, Any]) -> Raw:
 
 
 def _prepared(sequence: MotSequence, results: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Ground truth and results as TrackEval reads them, the same as its metrics take it, and its dataset."""
+    """Ground truth and results as TrackEval reads them, the same prepared for its metrics, and its dataset."""
     trackeval = require_trackeval()
     results = _results_of(sequence, results)
     try:
@@ -292,7 +297,7 @@ def _prepared(sequence: MotSequence, results: Path) -> tuple[dict[str, Any], dic
             }
         )
         raw = dataset.get_raw_seq_data(results.name, sequence.name)
-        # Scoring needs no confidences. In their place track numbers come through the preprocessing, which renumbers.
+        # Scoring needs no confidences. They carry the track numbers through the preprocessing, which renumbers tracks.
         raw["tracker_confidences"] = raw["tracker_ids"]
         data = dataset.get_preprocessed_seq_data(raw, "pedestrian")
     except trackeval.utils.TrackEvalException as error:
@@ -319,14 +324,14 @@ def combine(computed: Mapping[str, Raw]) -> Scores:
 
 
 def trackeval_version() -> str:
-    """Which TrackEval scores."""
+    """The version of TrackEval."""
     from importlib.metadata import version
 
     return version("trackeval")
 
 
 def require_trackeval() -> Any:
-    """The package.
+    """Import and return the package.
 
     Raises:
         ConfigError: it is not installed.
@@ -342,7 +347,7 @@ def _metrics() -> dict[str, Any]:
 
 
 def _benchmark(sequence: MotSequence) -> str:
-    """Whose rules hold. From 2016 on the ground truth has nine columns, and classes of which some are not scored."""
+    """The benchmark whose rules apply. Since 2016 the ground truth has nine columns, and some classes do not count."""
     try:
         with sequence.ground_truth.open(encoding="utf-8-sig") as file:
             columns = len(file.readline().split(","))
@@ -365,7 +370,7 @@ def _scores(raw: Raw) -> Scores:
 
 
 def _kept_identities(raw: dict[str, Any], dataset: Any) -> np.ndarray:
-    """The ground truth's own numbers of the identities that are scored, in the order of TrackEval's numbers."""
+    """The ground truth's own numbers of the scored identities, in the order of TrackEval's numbers."""
     kept: set[int] = set()
     for ids, classes, extras in zip(raw["gt_ids"], raw["gt_classes"], raw["gt_extras"], strict=True):
         scored = extras["zero_marked"] != 0
@@ -376,7 +381,7 @@ def _kept_identities(raw: dict[str, Any], dataset: Any) -> np.ndarray:
 
 
 def _timeline(data: dict[str, Any], identities: np.ndarray) -> Timeline:
-    """CLEAR's own matching: tracks that covered an identity in the frame before come first, then the best overlap."""
+    """CLEAR's matching: tracks that covered an identity in the previous frame come first, then the best overlap."""
     from scipy.optimize import linear_sum_assignment
 
     eps = np.finfo(float).eps
@@ -400,17 +405,17 @@ def _timeline(data: dict[str, Any], identities: np.ndarray) -> Timeline:
     return Timeline(identities, tracks, switches)
 
 
-# ---- what the command does -----------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be scored: a configuration, or results that are there already.
+    """The subject of an evaluation: a configuration, or existing results.
 
     Attributes:
-        name: what to call it.
-        config: None for results.
-        results: where they are, or are to be.
+        name: its name in tables and plots.
+        config: None for existing results.
+        results: the folder of the results, existing or to be written.
     """
 
     name: str
@@ -418,7 +423,7 @@ class Subject:
     results: Path
 
     def evaluate(self, sequences: Sequence[MotSequence], build: bool = True) -> Evaluation:
-        """Run the configuration, if it is one, and score.
+        """Run the configuration, if there is one, and score the results.
 
         Raises:
             EdgeTrackerError: see `run_config` and `score_results`.
@@ -429,20 +434,20 @@ class Subject:
 
 
 def open_subject(path: str | Path, overrides: Sequence[str], sequences: Sequence[MotSequence], output: Path) -> Subject:
-    """See whether a configuration could run on all sequences, or a folder of results is there.
+    """Check that a configuration can run on all sequences, or that a folder of results exists.
 
     Args:
         path: a YAML file, or a folder.
         overrides: `section.key=value` each, for a configuration.
-        output: where the results of a configuration are to go.
+        output: the folder for the results of a configuration.
 
     Raises:
-        ConfigError, SourceError: it could not.
+        ConfigError, SourceError: the configuration cannot run, or the folder does not exist.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         if overrides:
-            raise ConfigError(f"{path}: is a folder of results, for which no key can be set ({overrides[0]})")
+            raise ConfigError(f"{path}: is a folder of results, so no key can be set ({overrides[0]})")
         for sequence in sequences:
             _results_of(sequence, path.absolute())
         return Subject(path.absolute().name, None, path)
@@ -453,7 +458,7 @@ def open_subject(path: str | Path, overrides: Sequence[str], sequences: Sequence
     return Subject(", ".join([path.name, *overrides]), config, output)
 
 
-# ---- showing -------------------------------------------------------------------------------------------------------
+# ---- output --------------------------------------------------------------------------------------------------------
 
 
 def table(evaluation: Evaluation) -> str:
@@ -465,7 +470,7 @@ def table(evaluation: Evaluation) -> str:
 
 
 def comparison(first: Evaluation, second: Evaluation) -> str:
-    """Two evaluations of the same sequences side by side, with what the first has more than the second."""
+    """Two evaluations of the same sequences side by side, and the first minus the second."""
     rows: list[tuple[str, ...]] = [("", *(cell for metric in COMPARED for cell in (metric, "other", "+-")))]
     others = second.rows()
     for name, scores in first.rows().items():
@@ -479,7 +484,7 @@ def comparison(first: Evaluation, second: Evaluation) -> str:
 
 
 def write_json(path: Path, folder: str, evaluations: Sequence[Evaluation]) -> Path:
-    """Write the scores, and return where.
+    """Write the scores, and return the file's path.
 
     Raises:
         OutputError: it cannot be written.
@@ -493,7 +498,7 @@ def write_json(path: Path, folder: str, evaluations: Sequence[Evaluation]) -> Pa
 
 
 def as_json(folder: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """What `--json` writes; docs/evaluation.md describes it."""
+    """The content of the `--json` file; docs/evaluation.md describes it."""
     return {
         "schema": 1,
         "trackeval": trackeval_version(),
@@ -522,7 +527,7 @@ def _number(value: float, metric: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text, the first column to the left and the others to the right."""
+    """Rows as text, the first column aligned left and the others right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: HOTA over its thresholds, and which track covered whom. Needs matplotlib."""
+"""Plots of an evaluation: HOTA over its thresholds, and timelines of identities. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw_all(evaluations: Sequence[Evaluation], folder: Path) -> list[Path]:
 
 
 def hota_figure(evaluations: Sequence[Evaluation]) -> Figure:
-    """HOTA overall and of each sequence, and what it is made of, over the overlap asked for."""
+    """HOTA overall and of each sequence, and its parts, over the overlap threshold."""
     figure = _figure(12, 5)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     for number, evaluation in enumerate(evaluations):
@@ -65,7 +65,7 @@ def hota_figure(evaluations: Sequence[Evaluation]) -> Figure:
             label = f"{curve} {evaluation.overall[curve]:.1f}{of}"
             color = "black" if curve == "HOTA" else f"C{k - 1}"
             right.plot(ALPHAS, evaluation.overall.curves[curve], style, color=color, label=label)
-    # Names grow long with --set: in a legend they would leave the curves no room.
+    # With --set, names are long: in a legend they would leave no room for the curves.
     names = " (solid)\n".join(evaluation.name for evaluation in evaluations)
     figure.suptitle(names + (" (other, dashed)" if len(evaluations) > 1 else ""), fontsize=8, wrap=True)
     left.set(title="HOTA by sequence", ylabel="percent", xlim=(0, 1), ylim=(0, 100))
@@ -78,7 +78,7 @@ def hota_figure(evaluations: Sequence[Evaluation]) -> Figure:
 
 
 def timeline_figure(timeline: Timeline, title: str) -> Figure:
-    """A row for each identity: coloured by the track that covers it, grey where none does, a mark at every switch."""
+    """A row for each identity, coloured by the track that covers it, grey if none does, with a mark at every switch."""
     order = [int(k) for k in np.argsort([_first_frame(row) for row in timeline.tracks], kind="stable")]
     length = timeline.tracks.shape[1]
     width = min(MOST_INCHES, max(LEAST_INCHES, FRAME_INCHES * length))
@@ -118,18 +118,18 @@ def timeline_figure(timeline: Timeline, title: str) -> Figure:
 
 
 def require_matplotlib() -> type[Figure]:
-    """What pictures are made of.
+    """Import matplotlib.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    with extra("eval", "pictures need matplotlib"):
+    with extra("eval", "plots need matplotlib"):
         from matplotlib.figure import Figure
     return Figure
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Not by pyplot: a figure of its own draws on the Agg canvas, without a display.
+    # Without pyplot: such a figure draws on the Agg canvas, which needs no display.
     return require_matplotlib()(figsize=(width, height), layout="constrained")
 
 

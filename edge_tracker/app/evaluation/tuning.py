@@ -1,8 +1,8 @@
-"""`edge-tracker tune`: the tracker's parameters searched over sequences with ground truth, and judged on others.
+"""`edge-tracker tune`: searches for the tracker's parameters on sequences with ground truth, and judges them on others.
 
 Detections and features of each sequence are recorded once; each trial replays them. For each sequence there is a study
-that does not see it, and its best settings are scored on it: so the report says what tuning is worth on sequences like
-these, not what it can fit. One more study sees all sequences, and gives the settings.
+that does not see it, and whose best settings are scored on it. So the report shows what tuning gains on sequences like
+these, not how well it can fit them. One more study sees all sequences, and gives the settings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from edge_tracker.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-ALL = "all/"  # no name of a folder
+ALL = "all/"  # not the name of a folder
 LOG_EVERY_S = 10.0
 STORAGE = "trials.db"
 # A parameter of `edge` is searched from its value divided by this to its value times this.
@@ -53,7 +53,7 @@ Values = dict[str, Any]
 
 
 class _Range(NamedTuple):
-    """Where a parameter of `deepsort` is searched; widened to the value given."""
+    """The range in which a parameter of `deepsort` is searched; widened to the given value."""
 
     low: float
     high: float
@@ -80,11 +80,11 @@ def require_optuna() -> Any:
     return optuna
 
 
-# ---- what is searched ------------------------------------------------------------------------------------------------
+# ---- parameters ------------------------------------------------------------------------------------------------------
 
 
 def given_values(tracker: TrackerConfig) -> Values:
-    """The parameters that are searched, with their values as given. One that is 0 or null is off, and stays so."""
+    """The parameters that are searched, with their given values. A value of 0 or null means off, and stays so."""
     if tracker.method == "edge":
         values = (tracker.edge or EdgeConfig()).model_dump()
     else:
@@ -93,7 +93,7 @@ def given_values(tracker: TrackerConfig) -> Values:
 
 
 def suggested(trial: Any, given: Values, method: str) -> Values:
-    """A trial's values, one for each that was given."""
+    """A trial's values, one for each given value."""
     values: Values = {}
     for name, value in given.items():
         if method == "edge":
@@ -108,7 +108,7 @@ def suggested(trial: Any, given: Values, method: str) -> Values:
 
 
 def _as_tried(values: Values, given: Values) -> Values:
-    """The values as they are used and shown: a few digits, but those given as they are."""
+    """The values as used and shown: rounded to a few digits, but given values unchanged."""
     return {
         name: value if isinstance(value, int) or value == given[name] else float(f"{value:.{DIGITS}g}")
         for name, value in values.items()
@@ -123,7 +123,7 @@ def with_values(tracker: TrackerConfig, values: Values) -> TrackerConfig:
 
 
 def as_yaml(tracker: TrackerConfig, values: Values) -> str:
-    """The section as it stands in a configuration: the method, what was searched, and what else is not the default."""
+    """The section for a configuration: the method, the searched parameters, and others that are not the default."""
     section = with_values(tracker, values)
     changed = section.model_dump(exclude_defaults=True, exclude={"edge"})
     shown = {"method": tracker.method, **{name: value for name, value in changed.items() if name not in values}}
@@ -139,13 +139,13 @@ def as_yaml(tracker: TrackerConfig, values: Values) -> str:
 
 
 def record(config: Config, sequences: Iterable[MotSequence], folder: Path, build: bool = True) -> dict[str, Recording]:
-    """What the tracker is given in each sequence, recorded into `folder/SEQ` unless it is there already.
+    """Record the tracker's inputs in each sequence into `folder/SEQ`, unless they are there already.
 
     Raises:
         EdgeTrackerError: see `run_config`; or the folder cannot be written.
         KeyboardInterrupt: a signal ended it; sequences that are complete are kept.
     """
-    # Every detection is embedded, since each trial asks for others.
+    # Every detection is embedded, since each trial requests other features.
     every = TrackerConfig(method="edge", selective=False, nms_max_overlap=config.tracker.nms_max_overlap)
     config = config.model_copy(update={"tracker": every})
     recordings = {}
@@ -168,7 +168,7 @@ def record(config: Config, sequences: Iterable[MotSequence], folder: Path, build
 
 
 def _made_of(config: Config, sequence: MotSequence) -> dict[str, Any]:
-    """What a recording depends on: the sections, and the sequence's files."""
+    """Everything that a recording depends on: the sections, and the sequence's files."""
     own = config_for(config, sequence, None)
     files = [path for path in (sequence.detections, sequence.images) if path is not None and path.exists()]
     return {
@@ -185,8 +185,8 @@ class Scorer:
     """Scores settings on recorded sequences.
 
     Args:
-        sequences: what is scored.
-        recordings: of them, by name.
+        sequences: the sequences.
+        recordings: their recordings, by name.
     """
 
     def __init__(self, sequences: Sequence[MotSequence], recordings: Mapping[str, Recording]) -> None:
@@ -194,7 +194,7 @@ class Scorer:
         self._recordings = recordings
 
     def raw(self, name: str, tracker: TrackerConfig) -> Raw:
-        """What TrackEval computes for one sequence."""
+        """TrackEval's result for one sequence."""
         with TemporaryDirectory(prefix="edge-tracker-") as folder:
             sink = MotSink(Path(folder, f"{name}.txt"))
             try:
@@ -205,20 +205,20 @@ class Scorer:
             return compute(self._sequences[name], Path(folder))
 
     def objective(self, names: Sequence[str], tracker: TrackerConfig) -> float:
-        """The mean over sequences of (HOTA + IDF1) / 2, percent: each sequence counts alike, however long."""
+        """The mean over sequences of (HOTA + IDF1) / 2, percent. All sequences count equally, whatever their length."""
         return sum(worth(combine({name: self.raw(name, tracker)})) for name in names) / len(names)
 
 
 def worth(scores: Scores) -> float:
-    """What is made as large as possible: (HOTA + IDF1) / 2, percent."""
+    """The objective of the search: (HOTA + IDF1) / 2, percent."""
     return (scores["HOTA"] + scores["IDF1"]) / 2
 
 
 def _overrides(tracker: TrackerConfig) -> list[str]:
-    """The section as `--set` takes it."""
+    """The section in the form of `--set` arguments."""
     section = tracker.model_dump()
     return [
-        # In brackets, since YAML ends a document of one bare value with a line of dots.
+        # In brackets, since YAML ends a document of a single bare value with a line of dots.
         f"tracker.{name}={yaml.safe_dump([value], default_flow_style=True, width=1_000_000).strip()[1:-1]}"
         for name, value in section.items()
     ]
@@ -229,7 +229,7 @@ def _overrides(tracker: TrackerConfig) -> list[str]:
 
 @dataclass(frozen=True)
 class Fold:
-    """A sequence that was left out: its scores with the settings given, and with those found on the others."""
+    """A held-out sequence: its scores with the given settings, and with those found on the others."""
 
     name: str
     values: Values
@@ -239,14 +239,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What came of it.
+    """The result of a search.
 
     Attributes:
-        tracker: the section given.
+        tracker: the given section.
         folds: one for each sequence.
-        values: the best over all sequences.
-        objective, given_objective: of these and of the settings given, over all sequences.
-        trials: of each study.
+        values: the best values over all sequences.
+        objective, given_objective: the objective of these values, and of the given settings, over all sequences.
+        trials: number of trials in each study.
     """
 
     tracker: TrackerConfig
@@ -257,7 +257,7 @@ class Tuning:
     trials: int
 
     def held_out(self) -> tuple[Scores, Scores]:
-        """The scores over all sequences, each left out by its study: with the settings given, and tuned."""
+        """The scores over all sequences, each held out by its study: with the given settings, and tuned."""
         return (
             combine({fold.name: fold.given for fold in self.folds}),
             combine({fold.name: fold.tuned for fold in self.folds}),
@@ -265,31 +265,31 @@ class Tuning:
 
 
 def tune(config: Config, sequences: Sequence[MotSequence], output: Path, trials: int, build: bool = True) -> Tuning:
-    """Search, going on with what `output` holds.
+    """Search, continuing from the trials in `output`.
 
     Args:
-        config: a valid configuration; `tracker` says the method, and the settings to begin with and compare with.
+        config: a valid configuration; `tracker` gives the method, and the settings to start from and compare with.
         sequences: at least two.
         output: folder for recordings and trials.
-        trials: of each study, those done before included.
+        trials: number of trials in each study, earlier ones included.
         build: False to refuse, instead of building an engine first.
 
     Raises:
-        ConfigError: a package is missing, there is but one sequence, or `output` is of another search.
+        ConfigError: a package is missing, there is only one sequence, or `output` belongs to another search.
         EdgeTrackerError: see `record`.
         KeyboardInterrupt: trials that are done are kept.
     """
     optuna = require_optuna()
     if len(sequences) < 2:
         raise ConfigError(
-            f"tuning needs two sequences or more, since one is left out to judge by; there is {sequences[0].name} only"
+            f"tuning needs two sequences or more, since one is held out to judge by; there is only {sequences[0].name}"
         )
     for sequence in sequences:
-        config_for(config, sequence, None)  # whatever one lacks is said before anything is recorded
+        config_for(config, sequence, None)  # report what a sequence lacks before anything is recorded
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{output}: cannot be made: {error.strerror}") from None
+        raise OutputError(f"{output}: cannot be created: {error.strerror}") from None
     names = [sequence.name for sequence in sequences]
     given = given_values(config.tracker)
     studies = _open_studies(optuna, output, config, sequences, given)
@@ -319,7 +319,7 @@ def tune(config: Config, sequences: Sequence[MotSequence], output: Path, trials:
 def _open_studies(
     optuna: Any, output: Path, config: Config, sequences: Sequence[MotSequence], given: Values
 ) -> dict[str, Any]:
-    """A study for each sequence left out, by its name, and one over all."""
+    """A study for each held-out sequence, by its name, and one over all."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     parts = [_made_of(config, sequence) for sequence in sequences]
     of = hashlib.sha256(json.dumps([parts, given], sort_keys=True).encode()).hexdigest()
@@ -341,7 +341,7 @@ def _open_studies(
                 " give another folder, or remove this one"
             )
         study.set_user_attr("of", of)
-        # Each call goes on with other draws than those before it.
+        # Each call continues with other random draws than those before it.
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
         state = optuna.trial.TrialState
         if not study.get_trials(deepcopy=False, states=(state.COMPLETE, state.WAITING)):
@@ -363,14 +363,14 @@ def _try(optuna: Any, study: Any, scorer: Scorer, seen: Sequence[str], tracker: 
     try:
         study.tell(trial, scorer.objective(seen, with_values(tracker, suggested(trial, given, tracker.method))))
     except BaseException:
-        with suppress(Exception):  # what ended it counts, not that it cannot be noted
+        with suppress(Exception):  # the error that ended it matters, not that it cannot be noted
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         raise
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """Counts trials: a bar with the time left on a terminal, lines of the log elsewhere."""
+    """Progress of the trials: on a terminal a bar with the time left, elsewhere lines in the log."""
     if sys.stderr.isatty():
         from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -396,11 +396,11 @@ def _progress(total: int) -> Iterator[Any]:
     yield note
 
 
-# ---- showing ---------------------------------------------------------------------------------------------------------
+# ---- output ----------------------------------------------------------------------------------------------------------
 
 
 def report(tuning: Tuning) -> str:
-    """The table of held-out scores, what they say, and the settings as YAML."""
+    """The table of held-out scores, the verdict, and the settings as YAML."""
     shown = ("HOTA", "IDF1")
     rows: list[tuple[str, ...]] = [("left out", *(cell for metric in shown for cell in (metric, "tuned", "+-")))]
     pairs = {fold.name: (combine({fold.name: fold.given}), combine({fold.name: fold.tuned})) for fold in tuning.folds}
@@ -422,10 +422,10 @@ def report(tuning: Tuning) -> str:
     )
     if tuning.objective <= tuning.given_objective:
         verdict = (
-            f"None of the {tuning.trials} trials over all sequences was better than the settings given: keep them."
+            f"None of the {tuning.trials} trials over all sequences was better than the given settings: keep them."
         )
     elif gain > 0 and 2 * better > len(pairs):
         verdict = f"Tuning helped: {counted}."
     else:
-        verdict = f"Tuning did not help: {counted}. Keep the settings given."
+        verdict = f"Tuning did not help: {counted}. Keep the given settings."
     return "\n".join([aligned(rows), "", verdict, "", found, "", as_yaml(tuning.tracker, tuning.values).rstrip()])

@@ -1,1 +1,1 @@
-"""Where results go, and who is told of them."""
+"""Outputs: files, MQTT, metrics and the live page."""

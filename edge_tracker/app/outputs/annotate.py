@@ -1,4 +1,4 @@
-"""Tracks drawn onto a frame: boxes, identities, where each has been."""
+"""Tracks drawn onto a frame: boxes, identities, recent paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAILS_KEPT = 500
 
 
 def color_of(track_id: int) -> tuple[int, int, int]:
-    """A bright BGR colour, always the same for the same identity; numbers near each other differ much."""
+    """A bright BGR colour, always the same for the same identity; neighbouring numbers get very different ones."""
     hue = (track_id * 0.61803398875) % 1.0  # golden ratio: every new hue falls into the widest gap
     saturation = (0.95, 0.55, 0.75)[track_id // 5 % 3]  # hues come close again after 5, 8, 13, 21, ... numbers
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 1.0)
@@ -22,7 +22,7 @@ def color_of(track_id: int) -> tuple[int, int, int]:
 
 
 def _ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever can be read on a BGR colour."""
+    """Black or white, whichever is legible on a BGR colour."""
     blue, green, red = color
     return (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else (255, 255, 255)
 
@@ -39,7 +39,7 @@ class Annotator:
         Args:
             image: (H, W, 3) uint8, BGR.
             ids: (K,) track identities.
-            ltrb: (K, 4) boxes in pixels; they may reach over the edge.
+            ltrb: (K, 4) boxes in pixels; they may extend beyond the frame.
             labels: K texts to write beside the boxes.
         """
         canvas = image.copy()
@@ -47,7 +47,7 @@ class Annotator:
         scale = max(height, width) / 1000
         thickness = max(1, round(2 * scale))
         font_scale, font_thickness = max(0.35, 0.55 * scale), max(1, round(scale))
-        # Far outside the frame nothing shows, and OpenCV's integers would overflow.
+        # Far outside the frame nothing is visible, and OpenCV's integers would overflow.
         boxes = np.clip(np.nan_to_num(ltrb), -width - height, 2 * (width + height)).round().astype(int).tolist()
         tracks = [(int(i), box, label) for i, box, label in zip(ids, boxes, labels, strict=True)]
 
@@ -69,7 +69,7 @@ class Annotator:
                 label, cv2.FONT_HERSHEY_SIMPLEX, font_scale, font_thickness
             )
             x = min(max(left, 0), max(0, width - text_width - 4))
-            y = max(top, text_height + baseline + 2)  # inside the frame, even for a box that leaves it at the top
+            y = max(top, text_height + baseline + 2)  # inside the frame, even for a box that extends beyond its top
             color = color_of(track_id)
             cv2.rectangle(canvas, (x, y - text_height - baseline - 2), (x + text_width + 4, y), color, cv2.FILLED)
             cv2.putText(

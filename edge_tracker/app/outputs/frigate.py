@@ -1,6 +1,6 @@
-"""Object events and counts in the shape that Frigate publishes. docs/mqtt.md says what is given and what is not.
+"""Object events and counts in Frigate's format. docs/mqtt.md lists the fields that are and are not supported.
 
-Source of the shape: Frigate's documentation, "MQTT".
+Source of the format: Frigate's documentation, "MQTT".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_LABEL = "object"  # Frigate has no objects without a label
 
 
 class FrigateView:
-    """What Frigate's subscribers would know of the objects of all cameras."""
+    """The objects of all cameras as Frigate's subscribers know them."""
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, int], dict[str, Any]] = {}
@@ -25,22 +25,22 @@ class FrigateView:
         self._touched: set[str] = set()
 
     def event(self, camera: str, event: ObjectEvent) -> dict[str, Any]:
-        """The message for an event. `before` is the object as in the message before, or as it is now if that is new."""
+        """The message for an event. `before` is the object in the previous message, or as it is now in the first."""
         after = _object(camera, event)
         before = self._objects.get((camera, event.id), after)
         if event.type == "end":
             self._objects.pop((camera, event.id), None)
         else:
             self._objects[camera, event.id] = after
-        for known in (before, after):  # whose labels may differ
+        for known in (before, after):  # their labels may differ
             self._touched |= _counted(known, known["entered_zones"])
         return {"schema": SCHEMA, "type": event.type, "before": before, "after": after}
 
     def changed_counts(self) -> Iterator[tuple[str, int]]:
-        """`camera/label` or `zone/label`, and how many objects there are: those that changed since the last call.
+        """The counts that changed since the last call: `camera/label` or `zone/label`, and the number of objects.
 
-        A count that the last event may have changed and that was never told is told, too: the broker may have one from
-        an earlier run.
+        A count that the last event may have changed is also returned if it was never published, since the broker may
+        have one from an earlier run.
         """
         counts: Counter[str] = Counter()
         for known in self._objects.values():
@@ -53,8 +53,8 @@ class FrigateView:
 
 
 def _counted(known: dict[str, Any], zones: Iterable[str]) -> set[str]:
-    """The counts that an object is part of while it is in `zones`."""
-    label = re.sub(r"[/+#\x00]", "_", known["label"])  # which mean something in a topic
+    """The names of the counts that include an object while it is in `zones`."""
+    label = re.sub(r"[/+#\x00]", "_", known["label"])  # these have a meaning in topics
     return {f"{place}/{what}" for place in (known["camera"], *zones) for what in (label, "all")}
 
 

@@ -1,4 +1,4 @@
-"""A run's figures as Prometheus reads them. The names are described in docs/live-page.md. Needs prometheus-client."""
+"""A run's metrics for Prometheus. The names are described in docs/live-page.md. Needs prometheus-client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "edge_tracker"
 
 
 def registry_of(stats: Stats) -> CollectorRegistry:
-    """A registry with the figures of a run and of the process. Its own: several runs in a process do not meet."""
+    """A new registry with the metrics of a run and of the process, so that runs in one process stay separate."""
     registry = CollectorRegistry()
     registry.register(StatsCollector(stats))
     ProcessCollector(registry=registry)
@@ -27,13 +27,13 @@ def registry_of(stats: Stats) -> CollectorRegistry:
 
 
 class StatsCollector(Collector):
-    """Reads `Stats` when asked; counting costs a run nothing more."""
+    """Reads `Stats` when asked; the run itself does no extra work."""
 
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
 
     def describe(self) -> Iterable[Metric]:
-        return []  # nothing to compare names with: it is alone in its registry
+        return []  # no names to compare with: it is alone in its registry
 
     def collect(self) -> Iterator[Metric]:
         yield from self._of_run()
@@ -44,13 +44,13 @@ class StatsCollector(Collector):
 
     def _of_run(self) -> Iterator[Metric]:
         stats = self._stats
-        yield InfoMetricFamily(PREFIX, "What runs.", {"version": __version__})
-        yield _gauge("ready", "1 when models are loaded and the run is going.", stats.ready)
+        yield InfoMetricFamily(PREFIX, "The running version.", {"version": __version__})
+        yield _gauge("ready", "1 when the models are loaded and the run has started.", stats.ready)
         for name, says, value in (
-            ("reloads", "Times the configuration was taken up anew.", stats.reloads),
-            ("models_changed", "Times a model's file was replaced under the run.", stats.models_changed),
+            ("reloads", "Times the configuration was reloaded.", stats.reloads),
+            ("models_changed", "Times a model's file was replaced during the run.", stats.models_changed),
             ("embedder_calls", "Calls of the embedder.", stats.embedder_calls),
-            ("embedder_cameras", "Cameras whose crops were in a call of the embedder, summed.", stats.embedder_cameras),
+            ("embedder_cameras", "Cameras with crops in a call of the embedder, summed.", stats.embedder_cameras),
             ("detector_calls", "Calls of the detector's model.", stats.detector_calls),
             ("detector_frames", "Frames in a call of the detector's model, summed.", stats.detector_frames),
         ):
@@ -58,7 +58,7 @@ class StatsCollector(Collector):
         yield from _of_servers(stats.servers.copy())
         if stats.mqtt_connected is not None:
             yield _gauge("mqtt_connected", "1 while the broker is connected.", stats.mqtt_connected)
-            yield _gauge("mqtt_queue", "Messages that wait for the broker.", stats.mqtt_queue)
+            yield _gauge("mqtt_queue", "Messages waiting for the broker.", stats.mqtt_queue)
             yield CounterMetricFamily(
                 f"{PREFIX}_mqtt_lost", "Messages that did not fit into the queue.", stats.mqtt_lost
             )
@@ -69,15 +69,17 @@ def _gauge(name: str, says: str, value: float) -> Metric:
 
 
 def _of_servers(servers: Mapping[str, ServerStatus]) -> Iterator[Metric]:
-    up = GaugeMetricFamily(f"{PREFIX}_model_server_up", "1 while a model's server is asked.", labels=("model",))
+    up = GaugeMetricFamily(f"{PREFIX}_model_server_up", "1 while a model's server is in use.", labels=("model",))
     outages = CounterMetricFamily(
         f"{PREFIX}_model_server_outages", "Times a model's server went away.", labels=("model",)
     )
     lost = CounterMetricFamily(
-        f"{PREFIX}_model_server_lost", "Crops, or frames, that nobody saw: the server was away.", labels=("model",)
+        f"{PREFIX}_model_server_lost",
+        "Crops or frames not processed: the server was away.",
+        labels=("model",),
     )
     fallback = CounterMetricFamily(
-        f"{PREFIX}_model_server_fallback", "Crops, or frames, that the fallback saw instead.", labels=("model",)
+        f"{PREFIX}_model_server_fallback", "Crops or frames that the fallback processed instead.", labels=("model",)
     )
     for name, server in servers.items():
         up.add_metric((name,), float(server.up))
@@ -92,9 +94,9 @@ def _of_cameras(cameras: list[CameraStats]) -> Iterator[Metric]:
     for name, says, attribute in (
         ("frames", "Frames tracked.", "frames"),
         ("frames_dropped", "Frames of a live source that were too old when their turn came.", "dropped"),
-        ("reconnects", "Times a live source was opened again.", "reconnects"),
+        ("reconnects", "Times a live source was reopened.", "reconnects"),
         ("detections", "Objects detected.", "detections"),
-        ("embedded", "Detections whose appearance was computed.", "embedded"),
+        ("embedded", "Detections that were embedded.", "embedded"),
         ("objects", "Different identities reported.", "tracks"),
     ):
         counter = CounterMetricFamily(f"{PREFIX}_{name}", says, labels=("camera",))
@@ -105,18 +107,20 @@ def _of_cameras(cameras: list[CameraStats]) -> Iterator[Metric]:
     up = GaugeMetricFamily(f"{PREFIX}_camera_up", "1 while frames come.", labels=("camera",))
     active = GaugeMetricFamily(f"{PREFIX}_active_tracks", "Tracks reported in the last frame.", labels=("camera",))
     age = GaugeMetricFamily(
-        f"{PREFIX}_frame_age_seconds", "Since the last frame was tracked; absent before the first.", labels=("camera",)
+        f"{PREFIX}_frame_age_seconds",
+        "Time since the last tracked frame; absent before the first.",
+        labels=("camera",),
     )
-    queues = GaugeMetricFamily(f"{PREFIX}_queue_depth", "What waits in a queue.", labels=("camera", "queue"))
-    lost = CounterMetricFamily(f"{PREFIX}_lost", "What a slow or failing sink lost.", labels=("camera", "sink"))
+    queues = GaugeMetricFamily(f"{PREFIX}_queue_depth", "Entries waiting in a queue.", labels=("camera", "queue"))
+    lost = CounterMetricFamily(f"{PREFIX}_lost", "Entries that a slow or failing sink lost.", labels=("camera", "sink"))
     failing = GaugeMetricFamily(
         f"{PREFIX}_sink_failing", "1 while a sink fails; absent while all is well.", labels=("camera", "sink")
     )
     stages = HistogramMetricFamily(
-        f"{PREFIX}_stage_seconds", "How long a stage took for a frame.", labels=("camera", "stage")
+        f"{PREFIX}_stage_seconds", "Time that a stage took for a frame.", labels=("camera", "stage")
     )
     latency = HistogramMetricFamily(
-        f"{PREFIX}_latency_seconds", "From a frame's arrival to its results, live sources.", labels=("camera",)
+        f"{PREFIX}_latency_seconds", "Time from a frame's arrival to its results; live sources.", labels=("camera",)
     )
     now = time.monotonic()
     for camera in cameras:
@@ -146,7 +150,7 @@ def _of_places(cameras: list[CameraStats]) -> Iterator[Metric]:
         "entries": CounterMetricFamily(f"{PREFIX}_zone_entries", "Objects that entered a zone.", labels=zone),
         "exits": CounterMetricFamily(f"{PREFIX}_zone_exits", "Objects that left a zone.", labels=zone),
         "dwell": CounterMetricFamily(
-            f"{PREFIX}_zone_dwell_seconds", "How long the objects that left a zone were inside, summed.", labels=zone
+            f"{PREFIX}_zone_dwell_seconds", "Time inside of the objects that left a zone, summed.", labels=zone
         ),
     }
     for camera in cameras:
@@ -160,7 +164,7 @@ def _of_places(cameras: list[CameraStats]) -> Iterator[Metric]:
 
 
 def _by_class(totals: dict[str, float]) -> Iterator[tuple[str, str, float]]:
-    """What is counted, class and count. What has no class is left over for "": so nothing is in two counts."""
+    """Classes and their counts. Objects without a class are counted under "", and no object under two classes."""
     rest = {what: value for what, value in totals.items() if "." not in what}
     whole = set(rest)
     for key, value in totals.items():
@@ -176,7 +180,7 @@ def _by_class(totals: dict[str, float]) -> Iterator[tuple[str, str, float]]:
 
 
 def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Upper bounds with cumulated counts, and the sum in seconds."""
+    """Upper bounds with cumulative counts, and the sum in seconds."""
     bounds = [*map(repr, BUCKETS), "+Inf"]
     counts = accumulate(histogram.counts.copy())
     return [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)], histogram.total

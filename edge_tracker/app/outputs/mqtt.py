@@ -1,7 +1,8 @@
-"""MQTT: events, tracks and counts of all cameras to a broker. docs/mqtt.md has the topics and payloads.
+"""MQTT: sends events, tracks and counts of all cameras to a broker. docs/mqtt.md has the topics and payloads.
 
-A thread of its own holds the connection; nothing is subscribed. What waits is bounded: events in a queue whose oldest
-give way, and of all else (tracks, counts, availability) the newest of each topic.
+A thread of its own holds the connection and subscribes to nothing. The number of waiting messages is bounded: events
+wait in a queue that drops the oldest, and of everything else (tracks, counts, availability) only the newest message of
+each topic waits.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from edge_tracker.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE_S = 30  # a broker that does not answer for so long is taken for gone; half as long again for the last will
+KEEPALIVE_S = 30  # a broker that does not answer for this long counts as gone; the last will takes half as long again
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # between attempts to connect; each wait is up to twice the one before
-STEADY_S = 10.0  # after a connection of this length the waits begin anew
-UNDER_WAY = 20  # messages sent and not yet acknowledged, beside those that wait
+STEADY_S = 10.0  # after a connection of this length the waits start at the shortest again
+UNDER_WAY = 20  # messages sent and not yet acknowledged, in addition to those that wait
 TICK_S = 1.0  # for the keepalive
 CLOSE_POLL_S = 0.05
 
@@ -45,14 +46,14 @@ class _Message(NamedTuple):
     payload: bytes
     qos: int
     retain: bool = False
-    newest: bool = False  # of its topic only the newest is of use
+    newest: bool = False  # only the newest message of its topic is of use
 
 
 def check_mqtt(config: MqttConfig) -> None:
-    """Look whether all that the section names is there. Connects to nothing.
+    """Check that everything the section names is there. Connects to nothing.
 
     Raises:
-        ConfigError: it is not; names the key.
+        ConfigError: something is missing; names the key.
     """
     _client_class()
     _password(config)
@@ -60,9 +61,9 @@ def check_mqtt(config: MqttConfig) -> None:
 
 
 class MqttPublisher:
-    """Publishes what the cameras see. One for a process.
+    """Publishes the results of all cameras; one for a process.
 
-    It connects by itself, for ever, also if the broker is not there yet.
+    It keeps trying to connect, also if the broker is not there yet.
 
     Args:
         config: the section `mqtt`.
@@ -78,7 +79,7 @@ class MqttPublisher:
         self._lock = threading.Lock()
         self._events: deque[_Message] = deque()
         self._newest: dict[str, _Message] = {}
-        self._retained: dict[str, _Message] = {}  # for a broker that has forgotten them
+        self._retained: dict[str, _Message] = {}  # in case the broker has forgotten them
         self._under_way: set[int] = set()
         self._tracks_due = dict.fromkeys(cameras, float("-inf"))
         self._totals: dict[str, dict[str, dict[str, float]]] = {camera: {} for camera in cameras}
@@ -115,18 +116,18 @@ class MqttPublisher:
     # ---- for the cameras' threads ------------------------------------------------------------------------------------
 
     def publish(self, camera: str, frame: Frame, tracks: FrameTracks) -> None:
-        """Take one frame's results. Returns at once, whatever the broker does."""
+        """Publish one frame's results. Returns at once, whatever the broker does."""
         if self._closing.is_set():
             return
         with self._lock:
             try:
                 for message in self._messages(camera, frame, tracks):
                     self._put(message)
-            except Exception as error:  # the cameras go on, whatever is wrong with a message
+            except Exception as error:  # the cameras continue, whatever is wrong with a message
                 self._stats.mqtt_lost += 1
                 if not self._broken:
                     log.error(
-                        "MQTT: a message of %s could not be made: %r; further ones are only counted", camera, error
+                        "MQTT: a message of %s could not be created: %r; further ones are only counted", camera, error
                     )
                 self._broken = True
             self._count()
@@ -150,7 +151,7 @@ class MqttPublisher:
             yield _message(f"{place}/zones", totals_payload(camera, frame.wall, totals), 1, retain=True, newest=True)
         if config.tracks_per_second and frame.time >= self._tracks_due[camera]:
             period = 1 / config.tracks_per_second
-            # On the beat, so that frames that come a little late do not add up; but no burst after a gap.
+            # On a fixed beat, so that small delays do not add up; but without a burst after a gap.
             due = self._tracks_due[camera] + period
             self._tracks_due[camera] = due if due > frame.time else frame.time + period
             yield _message(f"{place}/tracks", tracks_payload(camera, frame, tracks), 0, newest=True)
@@ -170,11 +171,11 @@ class MqttPublisher:
         self._stats.mqtt_queue = len(self._events) + len(self._newest) + len(self._under_way)
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full of wakes already, or closed
+        with suppress(OSError):  # full of wake-ups already, or closed
             self._waker.send(b"\0")
 
     def close(self, timeout: float) -> None:
-        """Send what waits, publish `offline`, and disconnect: for `timeout` seconds at most. What is left is lost."""
+        """Send waiting messages, publish `offline`, and disconnect, in at most `timeout` seconds. The rest is lost."""
         if not self._closing.is_set():
             self._deadline = time.monotonic() + timeout
             self._closing.set()
@@ -209,10 +210,10 @@ class MqttPublisher:
             began = time.monotonic()
             try:
                 self._client.connect(self._config.host, self._config.port, KEEPALIVE_S)
-                # One that does not last, as of two clients with one name, counts as none.
+                # A connection that does not last, as with two clients of the same name, does not count.
                 if self._serve() and time.monotonic() - began >= STEADY_S:
                     failures = 0
-            except Exception as error:  # no network, no such name, no MQTT: whatever it is, it may pass
+            except Exception as error:  # no network, no such name, no MQTT: any of these may be temporary
                 self._say(getattr(error, "strerror", None) or str(error) or repr(error))
             self._stats.mqtt_connected = False
             if last:
@@ -221,7 +222,7 @@ class MqttPublisher:
             failures += 1
 
     def _serve(self) -> bool:
-        """Talk to the broker until the connection ends. Returns whether the broker accepted it."""
+        """Talk to the broker until the connection ends. True if the broker accepted it."""
         client, accepted, said_offline = self._client, False, False
         sock = client.socket()
         with selectors.DefaultSelector() as selector:
@@ -260,7 +261,7 @@ class MqttPublisher:
         return accepted
 
     def _send(self) -> None:
-        """Hand over what waits, as far as the broker keeps up: paho's own queues have no end."""
+        """Hand over waiting messages as fast as the broker takes them, since paho's own queues are unbounded."""
         while len(self._under_way) < UNDER_WAY and not self._client.want_write():
             with self._lock:
                 if self._newest:
@@ -298,14 +299,14 @@ class MqttPublisher:
             self._count()
 
     def _say(self, problem: str) -> None:
-        """Tell of a problem once, not at every attempt."""
+        """Log a problem once, not at every attempt."""
         if problem != self._problem:
             log.warning("MQTT: no connection to %s: %s; trying again", self._broker, problem)
         self._problem = problem
 
 
 def _wait_after(failures: int) -> float:
-    """Seconds until the next attempt. A part is chance, so that many devices do not all come back at once."""
+    """Seconds until the next attempt. A part is random, so that many devices do not all come back at once."""
     return min(FIRST_WAIT_S * 2.0 ** min(failures, 60), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
 
@@ -315,7 +316,7 @@ def _message(topic: str, payload: Any, qos: int, *, retain: bool = False, newest
 
 
 def _client_class() -> Any:
-    """A paho client of version 2, without what its first version called back with."""
+    """A paho client of version 2, without the callbacks of version 1."""
     with extra("mqtt", "needs paho-mqtt 2"):
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
@@ -332,7 +333,7 @@ def _password(config: MqttConfig) -> str | None:
 def _tls_context(config: MqttConfig) -> ssl.SSLContext | None:
     if not config.tls:
         return None
-    # Not ssl.create_default_context: from Python 3.13 it refuses the home-made certificates of many brokers.
+    # Not ssl.create_default_context: from Python 3.13 on it refuses the self-made certificates of many brokers.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

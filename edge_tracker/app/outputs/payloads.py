@@ -1,4 +1,4 @@
-"""Tracks and events as JSON has them. docs/results.md and docs/mqtt.md describe the fields."""
+"""Tracks and events as JSON. docs/results.md and docs/mqtt.md describe the fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCHEMA = 1
 
 
 def tracks_payload(camera: str, frame: Frame, tracks: FrameTracks) -> dict[str, Any]:
-    """All objects of a frame."""
+    """All objects of a frame, as a message."""
     return {
         "schema": SCHEMA,
         "camera": camera,
@@ -25,7 +25,7 @@ def tracks_payload(camera: str, frame: Frame, tracks: FrameTracks) -> dict[str, 
 
 
 def track_fields(tracks: FrameTracks) -> list[dict[str, Any]]:
-    """The objects of a frame, as the JSON lines and the page have them."""
+    """The objects of a frame, for the JSON lines and the page."""
     fields: list[dict[str, Any]] = []
     for k in range(len(tracks)):
         left, top, right, bottom = tracks.ltrb[k].tolist()
@@ -59,7 +59,7 @@ def _track(tracks: FrameTracks, k: int) -> dict[str, Any]:
 
 
 def event_payload(camera: str, event: ObjectEvent | ZoneEvent) -> dict[str, Any]:
-    """An event of an object, a zone or a line, as a message of its own."""
+    """An event of an object, a zone or a line, as a message."""
     return {"schema": SCHEMA, "camera": camera, **event_fields(event)}
 
 
@@ -97,7 +97,7 @@ def totals_payload(camera: str, wall: float, totals: dict[str, dict[str, float]]
 
 
 def _score(value: float | None) -> float | None:
-    """A confidence; None where there is none, or none that is a number."""
+    """A confidence; None if it is missing or not a number."""
     return round(float(value), 4) if value is not None and math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Putting output files aside: by size, at midnight, and before a run would write over a camera's earlier results."""
+"""Putting output files aside: by size, at midnight, and before a run would overwrite a camera's earlier results."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Rotation:
-    """When a file is put aside.
+    """The rules by which a file is put aside.
 
     Attributes:
-        mib: size that it may reach; None for any.
-        daily: also when the local date has changed.
-        keep: files put aside that stay.
-        live: whether the source has no end. A file that is there at the start is then put aside, not written over, and
-            one that is removed is begun anew.
+        mib: size in MiB at which it is put aside; None for no limit.
+        daily: also put it aside when the local date has changed.
+        keep: number of files put aside that are kept.
+        live: True if the source has no end. A file that is there at the start is then put aside, not overwritten, and
+            one that is removed is created again.
     """
 
     mib: int | None = None
@@ -34,12 +34,12 @@ class Rotation:
     live: bool = False
 
     def due(self, size: int, begun: date) -> bool:
-        """Whether a file of so many bytes, begun on a day, is to be put aside."""
+        """True if a file of `size` bytes, started on the day `begun`, is to be put aside."""
         return (self.mib is not None and size >= self.mib << 20) or (self.daily and date.today() != begun)
 
 
 def put_aside(path: Path, keep: int) -> None:
-    """Rename a file to `NAME.YYYYMMDD-HHMMSS.SUFFIX`, by the time it was last written, and remove the oldest such.
+    """Rename a file to `NAME.YYYYMMDD-HHMMSS.SUFFIX`, by the time of its last write, and remove the oldest of these.
 
     Raises:
         OSError: it cannot be renamed.
@@ -56,7 +56,7 @@ def put_aside(path: Path, keep: int) -> None:
 
 
 def set_aside(path: Path) -> list[Path]:
-    """The files that were put aside in the place of `path`."""
+    """The files that were put aside under the name of `path`."""
     name = re.compile(rf"{re.escape(path.stem)}\.\d{{8}}-\d{{6}}(-\d+)?{re.escape(path.suffix)}")
     return [other for other in path.parent.iterdir() if name.fullmatch(other.name)]
 
@@ -75,7 +75,7 @@ def drop_torn_line(path: Path) -> None:
                 break
             at = start
         if at < end:
-            log.warning("%s: its last line was torn, and is dropped", path)
+            log.warning("%s: its last line was incomplete, and is dropped", path)
             file.truncate(at)
 
 

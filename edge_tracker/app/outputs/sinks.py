@@ -1,6 +1,7 @@
-"""Where results go: MOTChallenge text, JSON lines, annotated video. The formats are described in docs/results.md.
+"""Output files: MOTChallenge text, JSON lines, annotated video. The formats are described in docs/results.md.
 
-Text is written a whole frame at a time and at once, so that whatever stops the process, at most the last line is torn.
+Text is written a whole frame at a time and at once, so that at most the last line is incomplete, however the process
+ends.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ log = logging.getLogger(__name__)
 JSONL_SCHEMA = 1
 SYNC_EVERY_S = 1.0  # what a power cut may cost
 VIDEO_FPS = 25.0
-# What every build of OpenCV can encode: MPEG-4 Part 2 by FFmpeg's own encoder (H.264 is left out of the wheels), and
+# Codecs that every build of OpenCV can encode: MPEG-4 Part 2 by FFmpeg's own encoder (the wheels have no H.264), and
 # Motion JPEG, which OpenCV encodes itself where there is no FFmpeg.
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 
 
 class Sink(Protocol):
-    """Something that takes the results of each frame."""
+    """An output that takes the results of each frame."""
 
     path: Path
 
@@ -60,7 +61,7 @@ def check_output(path: Path) -> None:
     """Refuse a path that cannot be written, before anything is loaded or any old result touched.
 
     Raises:
-        OutputError: it is a folder, lies below a file, or may not be written.
+        OutputError: it is a folder, is below a file, or may not be written.
     """
     if os.path.isdir(path):
         raise OutputError(f"{path}: is a folder; give a file in it")
@@ -105,7 +106,7 @@ class _TextSink:
             while written < len(data):
                 written += self._file.write(data[written:])
         except OSError as error:
-            with suppress(OSError):  # a full disk: take back the part of a line that still found room
+            with suppress(OSError):  # a full disk: remove the part of a line that was still written
                 self._file.truncate(self._size)
                 self._file.seek(self._size)
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
@@ -114,15 +115,15 @@ class _TextSink:
             self._look_after()
 
     def _look_after(self) -> None:
-        """See that the lines are on the disk and the file still is where it was; put it aside when that is due."""
+        """Sync the lines to the disk, check that the file is still in its place, and put it aside when that is due."""
         self._looked = time.monotonic()
         try:
             os.fsync(self._file.fileno())
             there = os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
             if not there:
                 if not self._rotation.live:
-                    raise OutputError(f"{self.path}: was removed while it was written")
-                log.warning("%s: was removed; a new one is begun", self.path)
+                    raise OutputError(f"{self.path}: was removed while it was being written")
+                log.warning("%s: was removed; a new one is started", self.path)
             elif not self._rotation.due(self._size, self._begun):
                 return
             else:
@@ -160,7 +161,7 @@ class MotSink(_TextSink):
 
 
 class JsonlSink(_TextSink):
-    """JSON lines: an object for each frame, with or without tracks in it; for a live source with the time of day."""
+    """JSON lines: one object for each frame, with or without tracks; for a live source with the time of day."""
 
     def write(self, frame: Frame, tracks: FrameTracks) -> None:
         record: dict[str, Any] = {"schema": JSONL_SCHEMA, "frame": frame.index, "time": round(frame.time, 3)}
@@ -197,7 +198,7 @@ class VideoSink:
             self._look_after()
 
     def _look_after(self) -> None:
-        """Finish the file and put it aside when that is due; the next frame begins another."""
+        """Finish the file and put it aside when that is due; the next frame starts another."""
         self._looked = time.monotonic()
         try:
             size = self.path.stat().st_size
@@ -218,7 +219,7 @@ class VideoSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self._rotation.live and self.path.is_file() and self.path.stat().st_size:
                 put_aside(self.path, self._rotation.keep)
-            self.path.open("wb").close()  # for the reason, which OpenCV does not give
+            self.path.open("wb").close()  # for the reason of a failure, which OpenCV does not give
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
         fourcc = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
@@ -232,7 +233,7 @@ class VideoSink:
         self._begun, self._looked = date.today(), time.monotonic()
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
-        """The image in the video's size: the writer would silently drop another one."""
+        """The image in the video's size: the writer would silently drop one of another size."""
         width, height = self._size
         rows, columns = height - image.shape[0], width - image.shape[1]
         if rows == columns == 0:
@@ -249,7 +250,7 @@ class VideoSink:
             return
         self._writer.release()
         self._writer = None
-        # OpenCV's writer reports nothing, not even a full disk: look at what is there.
+        # OpenCV's writer reports nothing, not even a full disk: look at the file.
         capture = cv2.VideoCapture(str(self.path))
         readable = capture.isOpened() and capture.read()[0]
         capture.release()

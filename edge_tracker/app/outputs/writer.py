@@ -1,7 +1,7 @@
 """A camera's outputs, written by a thread of their own behind a small queue.
 
-For a file all is written, and a failure ends the run. For a live source nothing may hold up or end the tracking: what
-does not fit into the queue, or cannot be written, is lost and counted, and a failing output is tried again.
+For a file everything is written, and a failure ends the run. For a live source nothing may delay or end the tracking:
+frames that do not fit into the queue, or cannot be written, are lost and counted, and a failing output is tried again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from edge_tracker.errors import OutputError
 
 log = logging.getLogger(__name__)
 
-QUEUE = 8  # frames; each is held with its picture
+QUEUE = 8  # frames; each is held with its image
 TRY_AGAIN_S = 5.0
-CHANGE_S = 2.0  # that outputs of a live source may take to be ready for a change
+CHANGE_S = 2.0  # seconds that outputs of a live source may take to be ready for a change
 
 Opener = Callable[[], Sink]
 
 
 def openers_of(outputs: OutputsConfig, fps: float | None, live: bool) -> dict[str, Opener]:
-    """How each output of a configuration is opened, by its key."""
+    """Functions that open the outputs of a configuration, by key."""
     rotation = Rotation(outputs.rotate_mib, outputs.rotate_daily, outputs.keep, live)
     openers: dict[str, Callable[[Path], Sink]] = {
         "mot": lambda path: MotSink(path, rotation),
@@ -48,7 +48,7 @@ def _bound(opener: Callable[[Path], Sink], path: Path) -> Opener:
 
 
 class _Output:
-    """One output of a live source: fails without harm, and is opened again."""
+    """One output of a live source: if it fails it is reopened, and the run continues."""
 
     def __init__(self, key: str, opener: Opener, stats: CameraStats) -> None:
         self._key, self._opener, self._stats = key, opener, stats
@@ -69,13 +69,13 @@ class _Output:
             self._fail(str(error))
         else:
             if self._stats.failing.pop(self._key, None) is not None:
-                log.info("%s: is written again; %d frames were lost", self.path, self._stats.lost[self._key])
+                log.info("%s: can be written again; %d frames were lost", self.path, self._stats.lost[self._key])
 
     def _fail(self, why: str) -> None:
         self._stats.lost[self._key] += 1
         self._next = time.monotonic() + TRY_AGAIN_S
         if self._key not in self._stats.failing:
-            log.error("%s; tracking goes on, and it is tried again", why)
+            log.error("%s; tracking continues, and writing will be tried again", why)
         self._stats.failing[self._key] = why
         self.close()
 
@@ -92,12 +92,12 @@ class Writer:
     """The outputs of one camera.
 
     Args:
-        openers: of each output; opened here, so that an impossible one is known before anything runs.
-        live: whether a slow or failing output may cost the run nothing.
-        stats: where losses and times are counted.
+        openers: opens each output. They are called here, so that an impossible output is known before anything runs.
+        live: True if a slow or failing output must not affect the run.
+        stats: counts losses and times.
 
     Attributes:
-        error: what ended the thread, if something did.
+        error: the error that ended the thread, if any.
 
     Raises:
         OutputError: an output cannot be opened.
@@ -114,12 +114,12 @@ class Writer:
 
     @property
     def paths(self) -> list[Path]:
-        """Where the results are."""
+        """The paths of the results."""
         return [output.path for output in self._outputs]
 
     @property
     def busy(self) -> bool:
-        """Whether results of a file, all of which are written, still wait for it."""
+        """True if results of a file, all of which must be written, are still waiting."""
         return not self._live and self._thread.is_alive() and not self._queue.empty()
 
     def start(self) -> None:
@@ -148,17 +148,17 @@ class Writer:
             raise self.error
 
     def reopen(self, openers: dict[str, Opener]) -> None:
-        """Go over to other outputs after what was handed over so far; nothing if the outputs have failed."""
+        """Switch to other outputs after the results handed over so far; does nothing if the outputs have failed."""
         if not self._live:
             put_while(self._thread.is_alive, self._queue, openers)
             return
         try:
             self._queue.put(openers, timeout=CHANGE_S)
         except queue.Full:
-            log.error("%s: the outputs hang, and stay as they were; restart to change them", self._stats.name)
+            log.error("%s: the outputs hang, so they stay as they were; restart to change them", self._stats.name)
 
     def finish(self, timeout: float) -> None:
-        """Write what was handed over, within so many seconds, and close the outputs.
+        """Write the results handed over, within `timeout` seconds, and close the outputs.
 
         Raises:
             OutputError: not live, and a result is not complete.
@@ -179,7 +179,7 @@ class Writer:
             raise self.error
 
     def abandon(self) -> None:
-        """Close the outputs, if the thread has not done it."""
+        """Close the outputs if the thread has not done so."""
         if not self._thread.is_alive():
             self._close()
 
@@ -217,7 +217,7 @@ class Writer:
         except OutputError as error:
             log.error("%s; the outputs stay as they were", error)
             return
-        # At once: who hands frames over must never see none.
+        # In one step: a thread that hands over frames must never find no outputs.
         before, self._outputs = self._outputs, outputs
         _close_all(before)
 
@@ -230,7 +230,7 @@ def _close_all(outputs: Sequence[_Output | Sink]) -> None:
     """Close all, whatever happens.
 
     Raises:
-        OutputError: the first that came.
+        OutputError: the first that was raised.
     """
     failure: OutputError | None = None
     for output in outputs:

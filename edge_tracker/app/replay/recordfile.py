@@ -1,8 +1,8 @@
 """The file format of recordings: a line that names it, then records with a checksum each.
 
-A record is 4 bytes `REC\\n`, the length and the CRC-32 of what follows (two little-endian uint32), a line of JSON, and
-the arrays that the line lists, raw and little-endian, one after the other. Only ever appended to, so a power cut can
-damage the end alone; everything before it stays readable. docs/replay.md describes what the records say.
+A record is 4 bytes `REC\\n`, the length and the CRC-32 of the rest (two little-endian uint32), a line of JSON, and the
+arrays that the line lists, raw and little-endian, one after the other. Files are only appended to, so a power cut can
+damage only the end; everything before it stays readable. docs/replay.md describes the content of the records.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def packed(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> byte
     """A record as bytes.
 
     Args:
-        content: what goes into the line of JSON.
-        arrays: of numbers, truth values or text.
+        content: the line of JSON.
+        arrays: arrays of numbers, booleans or text.
     """
     listed, blobs = [], []
     for name, array in arrays.items():
-        array = np.ascontiguousarray(array).reshape(array.shape)  # of no dimensions stays so
+        array = np.ascontiguousarray(array).reshape(array.shape)  # keeps arrays without dimensions as they are
         if array.dtype.kind not in "biufU":
             raise TypeError(f"{name}: arrays of {array.dtype} are not recorded")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -74,10 +74,10 @@ def packed(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> byte
 
 
 def _unpacked(payload: bytes) -> tuple[dict[str, Any], Arrays]:
-    """What `packed` was given.
+    """Undo `packed`.
 
     Raises:
-        ValueError, TypeError, KeyError: it does not make sense.
+        ValueError, TypeError, KeyError: the bytes are not such a record.
     """
     line, _, rest = payload.partition(b"\n")
     content = json.loads(line)
@@ -92,7 +92,7 @@ def _unpacked(payload: bytes) -> tuple[dict[str, Any], Arrays]:
         size = count * dtype.itemsize
         if at + size > len(rest):
             raise ValueError(f"{name} is cut off")
-        # A copy, for the tracker's compiled code wants arrays that it could write to, and native ones.
+        # A copy, since the tracker's compiled code needs writable arrays in native byte order.
         array = np.frombuffer(rest, dtype, count, at) if size else np.empty(count, dtype)
         arrays[name] = array.reshape(shape).astype(dtype.newbyteorder("="))
         at += size
@@ -100,7 +100,7 @@ def _unpacked(payload: bytes) -> tuple[dict[str, Any], Arrays]:
 
 
 def read_records(path: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
-    """The records of a file, one by one. An end that was not written whole is left out with a warning.
+    """The records of a file, one by one. An incomplete end is skipped with a warning.
 
     Raises:
         SourceError: the file cannot be read, is no recording or of another version, or is damaged in the middle.
@@ -121,14 +121,14 @@ def read_records(path: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
                 number += 1
                 try:
                     yield _unpacked(payload)
-                except (ValueError, TypeError, KeyError) as error:  # the checksum is right: it was written like this
+                except (ValueError, TypeError, KeyError) as error:  # the checksum is right, so it was written like this
                     raise SourceError(f"{path}: record {number} is not one of a recording ({error})") from None
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _begins_well(path: Path, file: BinaryIO) -> bool:
-    """Whether records may follow: the file's first line is right. An empty file is one cut off at once.
+    """True if records may follow: the first line is right. An empty file is one that was cut off at once.
 
     Raises:
         SourceError: it is no recording, or one of another version.
@@ -142,14 +142,14 @@ def _begins_well(path: Path, file: BinaryIO) -> bool:
     name, _, version = (first + file.read(32)).partition(b"\n")[0].decode("ascii", "replace").partition(" ")
     if name == FORMAT and version.isdigit():
         raise SourceError(
-            f"{path}: a recording of format {version}, and this version reads {VERSION}; "
+            f"{path}: a recording of format {version}, but this version reads {VERSION}; "
             "replay it with the version of edge-tracker that wrote it"
         )
     raise SourceError(f"{path}: not a recording; give what `edge-tracker run --record` wrote")
 
 
 def _next_payload(file: BinaryIO, size: int) -> bytes | None:
-    """The record that begins here, or None if it is not whole."""
+    """The record that begins here, or None if it is incomplete."""
     framing = file.read(_FRAMING.size)
     if len(framing) < _FRAMING.size:
         return None
@@ -161,10 +161,10 @@ def _next_payload(file: BinaryIO, size: int) -> bytes | None:
 
 
 def _judge_end(path: Path, file: BinaryIO, place: int, number: int) -> None:
-    """Say that the end of a file is not whole, if it is the end: if no whole record follows.
+    """Warn that the end of a file is incomplete.
 
     Raises:
-        SourceError: one does, so the damage is in the middle.
+        SourceError: a complete record follows, so the damage is in the middle.
     """
     file.seek(place)
     rest = file.read()
@@ -173,8 +173,8 @@ def _judge_end(path: Path, file: BinaryIO, place: int, number: int) -> None:
         file.seek(place + at)
         if _next_payload(file, place + len(rest)) is not None:
             raise SourceError(
-                f"{path}: record {number + 1}, at byte {place}, is damaged, and whole ones follow; copy the file again,"
+                f"{path}: record {number + 1}, at byte {place}, is damaged, but complete ones follow; copy it again,"
                 " or replay the other files of the folder one by one"
             )
         at = rest.find(MARK, at + 1)
-    log.warning("%s: the last record was not written whole (%d bytes); it is left out", path, len(rest))
+    log.warning("%s: the last record is incomplete (%d bytes) and is skipped", path, len(rest))

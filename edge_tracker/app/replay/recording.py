@@ -1,6 +1,6 @@
-"""Recording a run: what the tracker was given and what it answered, so that the run can be replayed without its video.
+"""Recording a run: the tracker's inputs and outputs, so that the run can be replayed without its video.
 
-A run does this, `config` being that of the camera:
+A run does this, with the camera's configuration as `config`:
 
     with Recorder(folder, tracker, config.model_dump(), frame_rate=fps, limit=512) as recorder:
         for frame in source:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
-# A file is so large at most, unless the state in it is; a limit is kept by removing whole files, which share it.
+# Largest size of a file, unless the state in it is larger. A folder's limit is kept by removing whole files.
 SEGMENT_MIB = 64
 SEGMENTS = 4
 SYNC_EVERY_S = 1.0
@@ -64,10 +64,10 @@ def without_secrets(value: Any, name: str = "") -> Any:
 
 
 class RecordingEmbedder:
-    """An embedder that notes what it was asked and what it answered.
+    """An embedder that notes the boxes it was asked about and its answers.
 
     Args:
-        embedder: the one that does the work. It stays the caller's to close.
+        embedder: the one that does the work. The caller remains responsible for closing it.
     """
 
     def __init__(self, embedder: AppearanceEmbedder) -> None:
@@ -85,8 +85,11 @@ class RecordingEmbedder:
         return features
 
     def take(self, ltwh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What was noted since the last call, for a frame's boxes (M, 4): their places (K,) int64, in the order in
-        which they were asked for, and their features (K, D) float32."""
+        """The notes since the last call, for a frame's boxes (M, 4).
+
+        Returns:
+            The places (K,) int64 of the embedded boxes, in the order of the calls, and their features (K, D) float32.
+        """
         asked, answered = self._asked, self._answered
         self._asked, self._answered = [], []
         where: dict[bytes, list[int]] = {}
@@ -96,7 +99,7 @@ class RecordingEmbedder:
         for boxes, rows in zip(asked, answered, strict=True):
             left = {key: iter(indices) for key, indices in where.items()}
             found = [next(left.get(box.tobytes(), iter(())), -1) for box in boxes]
-            if -1 not in found:  # else it was asked in a frame that was then refused
+            if -1 not in found:  # otherwise it was asked in a frame that was then refused
                 places += found
                 features.append(rows)
         return np.array(places, dtype=np.int64), np.concatenate(features).astype(np.float32, copy=False)
@@ -110,19 +113,19 @@ class Recorder:
     """Writes a run into a folder; use as a context manager, or close it.
 
     The folder holds one file after the other, `RUN-PART.rec`. Each begins with the configuration and the tracker's
-    state, so it can be replayed alone, and earlier runs in the folder stay. What is written reaches the operating
-    system at once, so a process that is killed loses nothing, and the disk within a second or so, by a thread, so that
-    a slow card does not hold up the frames.
+    state, so it can be replayed alone, and earlier runs in the folder stay. Frames are handed to the operating system
+    at once, so a killed process loses nothing. A thread syncs them to the disk about every second, so that a slow card
+    does not delay the frames.
 
     Args:
-        folder: made if need be.
-        tracker: the tracker of the run, in the state that it begins with. Its embedder is put behind a
-            `RecordingEmbedder` until the recorder is closed.
-        config: the run's configuration, its section `tracker` being what this tracker was made of. Credentials in it
+        folder: created if it does not exist.
+        tracker: the tracker of the run, in its first state. Its embedder is wrapped in a `RecordingEmbedder` until the
+            recorder is closed.
+        config: the run's configuration, with the section `tracker` that this tracker was made from. Credentials in it
             are not written.
         camera: the name of the camera, if there are several. Each needs a folder of its own.
-        frame_rate: what the tracker was opened with (`open_tracker`).
-        limit: MiB that the folder may take, earlier runs included; then the oldest files are removed. None for no
+        frame_rate: the frame rate that the tracker was opened with (`open_tracker`).
+        limit: MiB that the folder may take, earlier runs included; beyond it the oldest files are removed. None for no
             limit.
 
     Raises:
@@ -194,15 +197,15 @@ class Recorder:
         """Add a frame, after the tracker's `update`.
 
         Args:
-            index, time: of the frame within its source.
+            index, time: the frame's, within its source.
             dt: as given to `update`.
             size: height and width of the frame, pixels; None where there was no image.
             ltwh, confidence, class_ids: as given to `update`, of any floating type.
-            names: of the classes.
-            tracks: what `update` returned.
+            names: the names of the classes.
+            tracks: the result of `update`.
 
         Raises:
-            OutputError: it cannot be written; what was written before stays readable.
+            OutputError: it cannot be written; earlier frames stay readable.
         """
         content: dict[str, Any] = {
             "kind": "frame", "n": self._frames, "frame": int(index), "time": float(time), "dt": float(dt),
@@ -229,12 +232,12 @@ class Recorder:
             self.new_segment(changed=False)
 
     def new_segment(self, changed: bool = True) -> None:
-        """Begin a new file with the tracker's present state.
+        """Start a new file with the tracker's present state.
 
         Needed when something other than `update` has changed that state, such as `delete_all_tracks`.
 
         Args:
-            changed: whether it has.
+            changed: True if it has.
 
         Raises:
             OutputError: it cannot be written.
@@ -258,10 +261,10 @@ class Recorder:
             )  # fmt: skip
 
     def close(self) -> None:
-        """Write that the run has ended, see that all is on the disk, and give the tracker its embedder back.
+        """Write that the run has ended, sync everything to the disk, and give the tracker its embedder back.
 
         Raises:
-            OutputError: it is not complete.
+            OutputError: the recording is not complete.
         """
         if self._closed:
             return
@@ -284,13 +287,13 @@ class Recorder:
             while self._old and self._old_size + self._size + len(record) > self._limit:
                 oldest = next(iter(self._old))
                 self._old_size -= self._old.pop(oldest)
-                with suppress(OSError):  # gone already, or a matter for whoever looks at the disk
+                with suppress(OSError):  # gone already, or a matter for the disk's administrator
                     oldest.unlink()
         self._disk.write(record)
         self._size += len(record)
 
     def _open_folder(self) -> BinaryIO:
-        """The lock file of the folder, held as long as it is open."""
+        """The lock file of the folder; the lock is held while the file is open."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".lock").open("wb")
@@ -305,7 +308,7 @@ class Recorder:
 
 
 class _Disk:
-    """The file at hand, written at once, and brought to the disk about every second by a thread."""
+    """The current file, written at once, and synced to the disk about every second by a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -321,7 +324,7 @@ class _Disk:
         self._thread.start()
 
     def begin(self, path: Path) -> None:
-        """Go on in a new file."""
+        """Continue in a new file."""
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -340,14 +343,14 @@ class _Disk:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError as error:
-            with suppress(OSError):  # a full disk: take back the part that still found room
+            with suppress(OSError):  # a full disk: remove the part that was still written
                 os.ftruncate(self._file, self._size)
             raise _unwritable(self._path, error) from None
         self._size += len(data)
         self._dirty = True
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Sync everything to the disk."""
         self._stop.set()
         self._thread.join()
         self._sync()
@@ -361,7 +364,7 @@ class _Disk:
             self._sync()
 
     def _sync(self) -> None:
-        with self._lock:  # and not while syncing: that may take long, and frames go on
+        with self._lock:  # not held while syncing: that may take long, and frames continue
             files, self._finished = self._finished, []
             if self._dirty and self._file >= 0:
                 files.append(os.dup(self._file))
@@ -387,7 +390,7 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
 
 
 def versions() -> dict[str, str]:
-    """What the last bits of a result may depend on."""
+    """The versions and the machine, on which the last bits of a result may depend."""
     return {
         "edge-tracker": __version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Replaying a recording: the tracker runs again over what it was given, without video or models."""
+"""Replaying a recording: the tracker runs again on its recorded inputs, without video or models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_FRAME_RATE = 1e6  # that makes sense
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """What the tracker was given in one frame, and what it answered.
+    """The tracker's inputs and outputs in one frame.
 
     Attributes:
         number: place in the run, from 0.
@@ -36,12 +36,12 @@ class RecordedFrame:
         ltwh: (M, 4) float32 or float64.
         confidence: (M,).
         class_ids: (M,) int64.
-        names: of the classes.
+        names: the names of the classes.
         asked: (K,) int64, the detections that were embedded.
         features: (K, D) float32.
         tracks: `ids`, `ltrb`, `detection` and `confirmed` as in `TrackArrays`.
-        state: the tracker's state before the frame, where the recording has it.
-        changed: it was not the frame before that left this state.
+        state: the tracker's state before the frame, if the recording has it.
+        changed: True if something other than the previous frame led to this state.
     """
 
     number: int
@@ -65,11 +65,11 @@ class Recording:
 
     Args:
         path: the folder that was recorded to, or one file of it.
-        run: which of the folder's runs; the last one if None.
+        run: the number of the run in the folder; the last one if None.
 
     Attributes:
-        header: of the first file.
-        name: what to call it.
+        header: the header of the first file.
+        name: its name in messages.
 
     Raises:
         SourceError: there is no recording, or not that run, or it cannot be read.
@@ -80,7 +80,7 @@ class Recording:
         self.name = str(path)
         if path.is_file():
             if run is not None:
-                raise SourceError(f"{path}: is one file, which has one run; leave --run out, or give the folder")
+                raise SourceError(f"{path}: is a single file, which has only one run; omit --run, or give the folder")
             self.files = [path]
         elif path.is_dir():
             self.files = self._of_folder(path, run)
@@ -90,7 +90,7 @@ class Recording:
             first = next(read_records(self.files[0]), None)
             if first is not None or len(self.files) == 1:
                 break
-            del self.files[0]  # cut off before anything was in it, which has been warned of
+            del self.files[0]  # cut off before anything was in it; there has been a warning
         if first is None:
             raise SourceError(f"{self.files[0]}: the recording has no frames in it")
         self.header, _ = self._header(self.files[0], first)
@@ -140,7 +140,7 @@ class Recording:
             changed = bool(header["changed"]) or expected is None
             if expected is not None and header["n"] != expected:
                 log.warning(
-                    "%s: %d frames before it are missing; the replay goes on from the state recorded there",
+                    "%s: %d frames before it are missing; the replay continues from the state recorded there",
                     path, header["n"] - expected,
                 )  # fmt: skip
                 changed = True
@@ -174,10 +174,10 @@ class Recording:
 
 
 def _check_shapes(frame: RecordedFrame, dimension: int) -> None:
-    """Refuse arrays that do not belong together; those that the tracker is given, it checks itself.
+    """Refuse arrays that do not belong together; the tracker checks its inputs itself.
 
     Raises:
-        ValueError: which of them.
+        ValueError: they do not; names the array.
     """
     n, asked = len(frame.tracks["ids"]), len(frame.asked)
     shapes = {"ltrb": (n, 4), "detection": (n,), "confirmed": (n,), "ids": (n,)}
@@ -187,13 +187,13 @@ def _check_shapes(frame: RecordedFrame, dimension: int) -> None:
     if frame.features.shape != (asked, dimension):
         raise ValueError(f"features are {frame.features.shape} instead of {(asked, dimension)}")
     if frame.ltwh.ndim != 2 or frame.asked.shape != (asked,) or frame.asked.dtype.kind != "i":
-        raise ValueError("asked or ltwh are of another form")
+        raise ValueError("asked or ltwh has a wrong shape or type")
     if asked and not (frame.asked.min() >= 0 and frame.asked.max() < len(frame.ltwh)):
-        raise ValueError("asked names a detection that is not there")
+        raise ValueError("asked names a detection that does not exist")
 
 
 class NotRecorded(SourceError):
-    """A feature that the tracker asks for and the recording does not hold.
+    """The tracker requests a feature that the recording does not have.
 
     Attributes:
         frame: the frame's index.
@@ -203,8 +203,8 @@ class NotRecorded(SourceError):
         left, top, width, height = box
         self.frame = frame
         super().__init__(
-            f"frame {frame}: the tracker asks for the feature of the box {left:.1f},{top:.1f} {width:.1f}x{height:.1f},"
-            " which was not recorded: this version or machine decides otherwise than the one that recorded"
+            f"frame {frame}: the tracker requests the feature of the box {left:.1f},{top:.1f} {width:.1f}x{height:.1f},"
+            " which was not recorded: this version or machine decides differently from the one that recorded"
         )
 
 
@@ -213,10 +213,11 @@ class ReplayEmbedder:
 
     Args:
         dimension: D.
-        strict: refuse what was not recorded. Otherwise it gets a zero feature, which resembles nothing, and is counted.
+        strict: refuse boxes that were not recorded. Otherwise they get a zero feature, which matches nothing, and are
+            counted.
 
     Attributes:
-        asked, missing: boxes that features were asked for, and that had none.
+        asked, missing: boxes whose features were requested, and those of them that had none.
     """
 
     def __init__(self, dimension: int, strict: bool) -> None:
@@ -227,17 +228,17 @@ class ReplayEmbedder:
         self._known: dict[bytes, list[int]] = {}
 
     def turn_to(self, frame: RecordedFrame) -> None:
-        """Answer from this frame now."""
+        """Answer from this frame from now on."""
         self._frame, self._known = frame, {}
         boxes = np.asarray(frame.ltwh, dtype=np.float64)
         for k, index in enumerate(frame.asked.tolist()):
             self._known.setdefault(boxes[index].tobytes(), []).append(k)
 
     def embed(self, frame: Any, ltwh: np.ndarray, masks: Any = None, polygons: Any = None) -> np.ndarray:
-        """As `Embedder.embed`; the image is not looked at.
+        """As `Embedder.embed`; the image is not used.
 
         Raises:
-            NotRecorded: a feature is not there.
+            NotRecorded: a feature was not recorded.
         """
         assert self._frame is not None
         features = np.zeros((len(ltwh), self.dimension), dtype=np.float32)
@@ -251,7 +252,7 @@ class ReplayEmbedder:
                     raise NotRecorded(self._frame.index, box.tolist())
                 self.missing += 1
                 continue
-            place = used.get(key, 0)  # boxes that are equal come in the order in which they were asked for
+            place = used.get(key, 0)  # equal boxes are answered in the order in which they were recorded
             used[key] = place + 1
             features[row] = self._frame.features[known[min(place, len(known) - 1)]]
         return features
@@ -267,7 +268,7 @@ def _listed(runs: Sequence[int]) -> str:
 
 @dataclass
 class Difference:
-    """Where a replay first left the recording."""
+    """The first difference between a replay and its recording."""
 
     frame: int
     what: str
@@ -277,7 +278,7 @@ class Difference:
 
 
 def first_difference(frame: RecordedFrame, tracks: TrackArrays) -> Difference | None:
-    """What of a frame's recorded tracks differs from these, in any bit; None if nothing does."""
+    """The first difference, in any bit, between a frame's recorded tracks and these; None if there is none."""
     was = frame.tracks
     if not np.array_equal(was["ids"], tracks.ids):
         return Difference(frame.index, f"recorded tracks {_ids(was['ids'])}, replayed tracks {_ids(tracks.ids)}")
@@ -297,12 +298,12 @@ def _ids(ids: np.ndarray) -> str:
 
 @dataclass
 class Replayed:
-    """What a replay did.
+    """The result of a replay.
 
     Attributes:
-        frames, detections, tracks: how many; tracks as in a run's summary, different identities reported.
-        embedded, missing: detections whose features were asked for, and of these, those that were not recorded.
-        difference: where it first left the recording, or None.
+        frames, detections, tracks: their numbers; tracks as in a run's summary, different identities reported.
+        embedded, missing: detections whose features were requested, and those of them that were not recorded.
+        difference: the first difference from the recording, or None.
     """
 
     frames: int = 0
@@ -318,16 +319,16 @@ class Replay:
     """The tracker over a recording, frame by frame.
 
     Args:
-        recording: what to replay.
-        overrides: `tracker.key=value` each, to be set differently from the recorded run.
+        recording: the recording.
+        overrides: `tracker.key=value` each, settings that differ from the recorded run.
 
     Attributes:
         tracker: the tracker.
-        result: what has been done so far.
+        result: the result so far.
 
     Raises:
         ConfigError: an override is not valid, or of another section.
-        SourceError: the recorded configuration is of no use to this version.
+        SourceError: this version cannot use the recorded configuration.
     """
 
     def __init__(self, recording: Recording, overrides: Sequence[str] = ()) -> None:
@@ -348,11 +349,11 @@ class Replay:
         self.embedder = None if dimension is None else ReplayEmbedder(dimension, strict=not overrides)
         self.tracker: EdgeDeepSort = open_tracker(config, self.embedder, header["frame_rate"])
         self.result = Replayed()
-        # What another method has learnt means nothing to this one.
+        # Another method's state means nothing to this one.
         self._foreign = config.tracker.method != header["method"]
 
     def __iter__(self) -> Iterator[tuple[RecordedFrame, TrackArrays]]:
-        """Each frame with its tracks as replayed.
+        """Each frame with its replayed tracks.
 
         Raises:
             SourceError: the recording is damaged, or lacks a feature.
@@ -362,7 +363,7 @@ class Replay:
             yield frame, self.advance(frame)
 
     def prepare(self, frame: RecordedFrame) -> None:
-        """Take over the recorded state, where the tracker cannot have come to it by itself; turn to the features."""
+        """Load the recorded state if the tracker cannot have reached it by itself, and turn to the frame's features."""
         if frame.changed and frame.state is not None:
             if self._foreign:
                 tracks = len(frame.state.get("id", ()))
@@ -382,7 +383,7 @@ class Replay:
 
     def advance(self, frame: RecordedFrame) -> TrackArrays:
         """Track through a frame that has been prepared."""
-        # The image is asked for, and not looked at.
+        # The tracker requires an image, but it is not used.
         tracks = self.tracker.update(frame.ltwh, frame.confidence, frame.class_ids, frame=_NO_IMAGE, dt=frame.dt)
         result = self.result
         result.frames += 1
@@ -397,7 +398,7 @@ class Replay:
         return tracks
 
     def other_versions(self) -> list[str]:
-        """What is not as it was at the recording: `numpy 2.1 instead of 1.26`."""
+        """The versions that differ from those at the recording: `numpy 2.1 instead of 1.26`."""
         now = versions()
         return [
             f"{name} {now[name]} instead of {was}"

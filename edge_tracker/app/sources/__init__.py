@@ -1,1 +1,1 @@
-"""Where frames come from."""
+"""Sources of frames."""

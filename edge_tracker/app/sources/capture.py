@@ -1,4 +1,4 @@
-"""An opened `cv2.VideoCapture`: which of OpenCV's backends opens what, and why it could not be opened."""
+"""An opened `cv2.VideoCapture`: the choice of OpenCV's backend, and the reason if nothing can open the source."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edge_tracker.app.config.uri import camera_index, is_path, redact, scheme_of
 from edge_tracker.app.sources.gstreamer import csi_pipeline, on_jetson, own_pipeline, rtsp_pipeline
 from edge_tracker.errors import SourceError
 
-# OpenCV and FFmpeg print what they think of a stream, with its URL, to stderr. What matters of it is in this module's
-# own messages. FFmpeg's part reads its variable at its first use.
+# OpenCV and FFmpeg print remarks about a stream, with its URL, to stderr. This module's own messages have what matters.
+# FFmpeg's part reads its variable at its first use.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 if "OPENCV_LOG_LEVEL" not in os.environ:
     _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # 4.x, 5.x
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_MS = 15_000
 READ_TIMEOUT_MS = 15_000
-# Each thread of FFmpeg's decoder keeps one more frame back. By default there is one for each core.
+# Each thread of FFmpeg's decoder holds back one more frame. By default there is one thread for each core.
 LIVE_THREADS = 2
 
-# Streams that the hardware decoder did not take, and FFmpeg did: no use in trying at each reconnect.
+# Streams that FFmpeg could decode and the hardware decoder could not: it is not tried again at each reconnect.
 _on_cpu: set[str | int] = set()
 
 
@@ -37,13 +37,13 @@ class Capture:
 
     Args:
         capture: opened.
-        name: what to call it in messages, without credentials.
-        device: it is a camera of this machine.
+        name: its name in messages, without credentials.
+        device: True for a camera of this machine.
 
     Attributes:
         name: as given.
         fps: frames per second as declared, or None.
-        frame_count: number of frames of what has an end, or None. It may be wrong.
+        frame_count: number of frames, or None for a source without an end. It may be wrong.
     """
 
     def __init__(self, capture: cv2.VideoCapture, name: str, device: bool) -> None:
@@ -68,7 +68,7 @@ class Capture:
         return image if ok and image is not None and image.size > 0 else None
 
     def skip(self, frames: int) -> int:
-        """Leave out so many frames, at the start; returns how many there were."""
+        """Skip `count` frames at the start, and return the number of frames that there were."""
         for skipped in range(frames):
             try:
                 grabbed = self._capture.grab()
@@ -79,22 +79,22 @@ class Capture:
         return frames
 
     def gives_frames(self) -> bool:
-        """Whether there is a next frame. `read` will give it."""
+        """True if there is a next frame, which `read` will return."""
         self._ahead = self.read()
         return self._ahead is not None
 
     def position(self) -> float | None:
-        """Seconds of the frame read last, on the stream's own clock; None if it has none."""
+        """Time of the last frame read, in seconds on the stream's own clock; None if it has none."""
         position: float = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return position if math.isfinite(position) and position >= 0 else None
 
     def close(self) -> None:
-        """Let go of the file or the device."""
+        """Release the file or the device."""
         self._capture.release()
 
 
 def source_name(uri: str | int) -> str:
-    """What to call a source in messages: without credentials."""
+    """The name of a source in messages, without credentials."""
     number = camera_index(uri)
     return redact(uri) if number is None else f"camera {number}"
 
@@ -104,7 +104,7 @@ def open_capture(uri: str | int, read_timeout_s: float = READ_TIMEOUT_MS / 1000)
 
     Args:
         uri: an absolute path, a camera's number, or a URI of `uri.SCHEMES`.
-        read_timeout_s: after which a stream that gives nothing counts as ended, where the backend can tell.
+        read_timeout_s: seconds without data after which a stream counts as ended, where the backend can tell.
 
     Raises:
         SourceError: it cannot be opened.
@@ -129,7 +129,7 @@ def open_capture(uri: str | int, read_timeout_s: float = READ_TIMEOUT_MS / 1000)
         if _has(cv2.CAP_GSTREAMER):
             tried_hardware = True
             hardware = _try(rtsp_pipeline(str(uri)), cv2.CAP_GSTREAMER, _timeouts(read_timeout_ms))
-            # GStreamer finds out what the stream is, and what it cannot decode, after it counts as opened.
+            # GStreamer learns the kind of stream, and whether it can decode it, only after it counts as opened.
             if hardware.isOpened() and (opened := Capture(hardware, name, device=True)).gives_frames():
                 return opened
             hardware.release()
@@ -138,7 +138,7 @@ def open_capture(uri: str | int, read_timeout_s: float = READ_TIMEOUT_MS / 1000)
     if device and _has(cv2.CAP_V4L2):
         capture = _try(str(uri) if number is None else number, cv2.CAP_V4L2, [])
     elif not device and _has(cv2.CAP_FFMPEG):
-        # Named: other backends would take the name of one image for a sequence, and print what they think.
+        # The backend is named: others would take the name of one image for a sequence, and print remarks.
         threads = [] if is_path(uri) else [cv2.CAP_PROP_N_THREADS, LIVE_THREADS]
         capture = _try(str(uri), cv2.CAP_FFMPEG, _timeouts(read_timeout_ms) + threads)
     else:
@@ -147,7 +147,7 @@ def open_capture(uri: str | int, read_timeout_s: float = READ_TIMEOUT_MS / 1000)
         capture.release()
         raise SourceError(f"{name}: {_why_not_opened(uri, device)}")
     if tried_hardware:
-        log.warning("%s: the hardware decoder does not take this stream; FFmpeg decodes it on the CPU", name)
+        log.warning("%s: the hardware decoder cannot decode this stream; FFmpeg decodes it on the CPU", name)
         _on_cpu.add(uri)
     return Capture(capture, name, device)
 
@@ -187,4 +187,4 @@ def _why_not_opened(uri: str | int, device: bool) -> str:
         return "cannot be opened: permission denied"
     if os.path.getsize(uri) == 0:
         return "cannot be opened as a video: the file is empty"
-    return "cannot be opened as a video: damaged, or of a kind that this OpenCV does not read"
+    return "cannot be opened as a video: damaged, or of a kind that this OpenCV cannot read"

@@ -1,6 +1,7 @@
-"""Where frames come from: a video file, images, a camera, a network stream, or none at all for replayed detections.
+"""Sources that are read to their end: a video file, images, or no images at all for replayed detections.
 
-A source reads its first frame when it is opened, so that what cannot be read is known before any result is touched.
+`open_source` opens these, and cameras and streams. A source reads its first frame when it is opened, so that an
+unreadable one is known before any result is touched.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ def open_source(
         uri: a video file, an image folder, pattern or glob, a camera's number or device, or a URI of `uri.SCHEMES`.
         fps: the frame rate to assume, whatever the source says.
         wait: return at once for a camera or stream that is not there yet, and wait for it.
-        stall_s: seconds without a frame after which a camera or stream counts as lost and is opened again.
-        skip: frames to leave out at the start of a video file; those that come keep their numbers and times.
+        stall_s: seconds without a frame after which a camera or stream counts as lost and is reopened.
+        skip: frames to skip at the start of a video file; the others keep their numbers and times.
 
     Returns:
-        A `LiveSource` for a camera or stream. What comes over HTTP and has an end is read like a file, if it was there.
+        A `LiveSource` for a camera or stream. A file over HTTP is read like any other file, if it is there.
 
     Raises:
         SourceError: it does not exist, cannot be opened, or holds no readable frame.
@@ -57,7 +58,7 @@ def open_source(
             return ImageSource(text, [Path(text)], fps)
         return VideoSource(open_capture(text), fps, skip)
     if os.path.exists(text) and stat.S_ISFIFO(os.stat(text).st_mode):
-        return VideoSource(open_capture(text), fps)  # who writes into it waits: nothing need be dropped
+        return VideoSource(open_capture(text), fps)  # its writer waits: nothing need be dropped
     if re.match(r"/dev/(video\d+$|v4l/.)", text) or (os.path.exists(text) and not text.endswith("/")):
         return _open_stream(text, fps, wait, stall_s)
     files = _images_of_pattern(Path(text))
@@ -83,31 +84,31 @@ def _open_stream(uri: str | int, fps: float | None, wait: bool, stall_s: float) 
 
 
 def _first(opened: Capture, opener: Callable[[], Capture]) -> Callable[[], Capture]:
-    """An opener that gives `opened` once, and then what `opener` opens."""
+    """An opener that returns `opened` the first time, and calls `opener` after that."""
     ready = [opened]
     return lambda: ready.pop() if ready else opener()
 
 
 def _endless(opener: Callable[[], Capture]) -> Callable[[], Capture]:
-    """An opener that refuses what has an end: as a live source it would lose frames, and begin again for ever."""
+    """An opener that refuses a stream with an end: as a live source it would lose frames, and restart for ever."""
 
     def open_endless() -> Capture:
         capture = opener()
         if capture.frame_count is not None:
             capture.close()
-            raise SourceError(f"{capture.name}: was waited for as for a camera, but is a file; start again to read it")
+            raise SourceError(f"{capture.name}: expected a camera, but it is a file; start again to read it")
         return capture
 
     return open_endless
 
 
 class VideoSource:
-    """A video file: every frame of it, in order, as fast as they are asked for.
+    """A video file: all of its frames, in order, as fast as they are requested.
 
     Args:
         capture: opened.
         fps: the frame rate to assume, whatever the file says.
-        skip: frames to leave out at the start. They are decoded: seeking finds the very same frame only in some
+        skip: frames to skip at the start. They are decoded, since seeking finds exactly the same frame only in some
             containers, and nothing tells in which.
 
     Raises:
@@ -128,7 +129,7 @@ class VideoSource:
         if self._first is None:
             capture.close()
             if skipped:
-                raise SourceError(f"{self.name}: ended after {skipped} frames, before those that are wanted")
+                raise SourceError(f"{self.name}: ended after {skipped} frames, before those that were asked for")
             raise SourceError(f"{self.name}: opened, but holds no readable frame; is the file damaged or empty?")
 
     def __iter__(self) -> Iterator[Frame]:
@@ -140,7 +141,7 @@ class VideoSource:
             index += 1
             last = max(last, self._time_of(index))
             yield Frame(index, last, image)
-        # Only an estimate in some containers: a frame or two less is no reason for alarm.
+        # In some containers it is only an estimate: a frame or two less does not matter.
         if self.frame_count is not None and index < self.frame_count - max(2, self.frame_count // 100):
             log.warning(
                 "%s: ended after %d of %d frames; the rest cannot be read, or the file says a wrong number",
@@ -162,7 +163,7 @@ class VideoSource:
 
 
 class ImageSource:
-    """Image files in order. An unreadable one is left out with a warning; its number is not given to another."""
+    """Image files in order. An unreadable one is skipped with a warning; its number is not used for another."""
 
     def __init__(self, name: str, files: list[Path], fps: float | None) -> None:
         self.name = name
@@ -192,7 +193,7 @@ class ImageSource:
         except cv2.error:  # larger than OpenCV's own limit
             image = None
         if image is None:
-            log.warning("%s: cannot be read as an image; left out", self._files[i])
+            log.warning("%s: cannot be read as an image; skipped", self._files[i])
         return image
 
     def close(self) -> None:

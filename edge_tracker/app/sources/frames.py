@@ -1,4 +1,4 @@
-"""What a source gives: frames, in order."""
+"""Frames, and the protocol of their sources."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture.
+    """One frame of a source.
 
     Attributes:
         index: number within the source, from 1. Frames that a live source dropped are not numbered.
         time: seconds since the first frame; never less than that of the frame before, whatever the clocks do.
         image: (H, W, 3) uint8, BGR; None where detections are replayed without images. A live source may change H and W
             when it reconnects.
-        wall: Unix time in seconds at which it was taken or read: for people and messages. It may jump; steps of time
+        wall: Unix time in seconds at which it was taken or read, for people and messages. It may jump; time steps
             come from `time`.
     """
 
@@ -33,10 +33,10 @@ class Source(Protocol):
     """Frames in order.
 
     Attributes:
-        name: what to call it in messages, without credentials.
+        name: its name in messages, without credentials.
         fps: frames per second, or None if unknown.
         frame_count: number of frames, or None if unknown. A container's own figure may be wrong.
-        live: frames come as time passes; what is not read is lost. It is a `LiveSource`.
+        live: True for a `LiveSource`: frames come as time passes, and those not read are lost.
     """
 
     @property
@@ -55,4 +55,4 @@ class Source(Protocol):
         """The frames, once."""
 
     def close(self) -> None:
-        """Let go of the file or the device."""
+        """Release the file or the device."""

@@ -11,14 +11,14 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from edge_tracker.errors import SourceError
 
-# The newest frame, whatever the pipeline's clock says: an older one that was not asked for is of no use.
+# Keeps only the newest frame, whatever the pipeline's clock says: an older one that was not read is of no use.
 _LIVE_SINK = "appsink drop=true max-buffers=1 sync=false"
 # OpenCV takes BGR; nvvidconv, which copies out of the GPU's memory, makes BGRx.
 _TO_BGR = "videoconvert ! video/x-raw, format=(string)BGR"
 _FROM_GPU = f"nvvidconv ! video/x-raw, format=(string)BGRx ! {_TO_BGR}"
 
 _CSI_KEYS = ("width", "height", "fps")
-# A pipeline without what stands in quotes: a word in there is no element.
+# Matches quoted text in a pipeline: a word in it is not an element.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 _APPSINK = re.compile(r"!\s*(appsink)(?![\w-])")
 
@@ -26,12 +26,12 @@ _APPSINK = re.compile(r"!\s*(appsink)(?![\w-])")
 def rtsp_pipeline(uri: str, latency_ms: int = 200) -> str:
     """An RTSP stream through the Jetson's decoder.
 
-    `decodebin` takes nvv4l2decoder for every codec that it knows, since that ranks above the decoders on the CPU. What
-    another decoder gives does not lie in the GPU's memory: the pipeline gives no frame then.
+    `decodebin` chooses nvv4l2decoder for every codec that it supports, since it ranks above the decoders on the CPU.
+    Those do not decode into the GPU's memory; with one of them the pipeline gives no frame.
 
     Args:
-        uri: rtsp:// or rtsps://, user and password in it if wanted.
-        latency_ms: of the buffer that evens out the network's jitter.
+        uri: rtsp:// or rtsps://, optionally with user and password.
+        latency_ms: length of the buffer that evens out the network's jitter.
     """
     return (
         f'rtspsrc location="{_quoted(uri)}" protocols=tcp latency={latency_ms} '
@@ -44,8 +44,8 @@ def csi_pipeline(uri: str) -> str:
     """A camera at the Jetson's CSI connector.
 
     Args:
-        uri: `csi://SENSOR` with optional `?width=&height=&fps=`: pixels, pixels, frames per second. What is left out
-            the camera chooses.
+        uri: `csi://SENSOR` with optional `?width=&height=&fps=`: pixels, pixels, frames per second. The camera chooses
+            those that are not given.
 
     Raises:
         SourceError: it is not of that form.
@@ -70,31 +70,31 @@ def csi_pipeline(uri: str) -> str:
 
 
 def own_pipeline(uri: str) -> str:
-    """The pipeline of `gst:PIPELINE`, made to give BGR; with an appsink that keeps the newest frame where it has none.
+    """The pipeline of `gst:PIPELINE`, converted to BGR, and with an appsink that keeps the newest frame if it has none.
 
     Raises:
         SourceError: it is empty.
     """
     pipeline = uri[len("gst:") :].strip().rstrip("!").strip()
     if not pipeline:
-        raise SourceError("gst: names no pipeline; expected such as gst:v4l2src device=/dev/video0 ! jpegdec")
+        raise SourceError("gst: names no pipeline; expected one such as gst:v4l2src device=/dev/video0 ! jpegdec")
     own_sink = _APPSINK.search(_QUOTED.sub(lambda quoted: "_" * len(quoted.group()), pipeline))
     if own_sink is None:
         return f"{pipeline} ! {_TO_BGR} ! {_LIVE_SINK}"
-    # OpenCV hands on what reaches the appsink, be it NV12 as a grey picture half as high again.
+    # OpenCV takes whatever reaches the appsink, even NV12, as a grey image of one and a half times the height.
     at = own_sink.start(1)
     return f"{pipeline[:at]}{_TO_BGR} ! {pipeline[at:]}"
 
 
 def _quoted(uri: str) -> str:
-    """`uri` such that nothing in it can end the quotes around it, or be an escape: percent-encoded, as URIs allow."""
+    """`uri`, percent-encoded so that nothing in it can end the quotes around it or be an escape."""
     kept = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", uri)
     return quote(kept, safe="%:/?#[]@$&()*+,;=-._~")
 
 
 @cache
 def on_jetson() -> bool:
-    """Whether this machine has the Jetson's hardware decoder."""
+    """True if this machine has the Jetson's hardware decoder."""
     try:
         if b"nvidia,tegra" in Path("/proc/device-tree/compatible").read_bytes():
             return True

@@ -1,4 +1,4 @@
-"""Cameras and streams that run for months: always the newest frame, and opened again whenever they are lost."""
+"""Cameras and streams that run for months: they give the newest frame, and are reopened whenever they are lost."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STALL_S = 10.0
-OPEN_S = 30.0  # OpenCV's own limit is half of it; on a Jetson two ways are tried
+OPEN_S = 30.0  # OpenCV's own limit is half of this; on a Jetson two ways are tried
 CLOSE_S = 2.0
-# OpenCV's own timeouts, where it has any, come first: they let go of the device.
+# OpenCV's own timeouts, where it has any, come first: they release the device.
 GRACE_S = 2.0
 MOST_STUCK = 4
 
@@ -41,18 +41,18 @@ _readers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Python aborts the process if a thread comes back from OpenCV while it shuts down."""
+    """Close all sources: Python aborts the process if a thread returns from OpenCV while it shuts down."""
     for source in list(_sources):
         source.close()
 
 
 def some_hang() -> bool:
-    """Whether a closed source's thread still hangs in a read. Python cannot be sure to shut down then: `os._exit`."""
+    """True if a closed source's thread still hangs in a read. Python may then be unable to shut down: `os._exit`."""
     return any(thread.is_alive() for thread in _readers)
 
 
 def interruptibly(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, from a thread of its own: a call into OpenCV would keep Ctrl-C waiting."""
+    """Run `call` in its own thread, and return or raise as it does: a call into OpenCV would keep Ctrl-C waiting."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -71,7 +71,7 @@ def interruptibly(call: Callable[[], T]) -> T:
     return results[0]
 
 
-class Camera(Protocol):
+class Stream(Protocol):
     """An opened stream.
 
     Attributes:
@@ -82,19 +82,19 @@ class Camera(Protocol):
     def fps(self) -> float | None: ...
 
     def read(self) -> np.ndarray | None:
-        """The next frame, (H, W, 3) uint8 BGR, or None if there is none any more."""
+        """The next frame, (H, W, 3) uint8 BGR, or None at the end."""
 
     def position(self) -> float | None:
-        """Seconds on the stream's own clock of the frame read last, or None."""
+        """Time of the last frame read, in seconds on the stream's own clock, or None."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the stream."""
 
 
 class Backoff:
     """Seconds to wait before each further try: 1, 2, 4, ... 60, each up to a fifth more or less.
 
-    The scatter keeps cameras that were lost together from asking for their server together.
+    The random part keeps cameras that were lost together from asking their server at the same time.
 
     Args:
         random: gives numbers in [0, 1).
@@ -105,7 +105,7 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """Begin at the shortest delay again."""
+        """Start at the shortest delay again."""
         self._delay = FIRST_DELAY_S
 
     def next(self) -> float:
@@ -115,12 +115,12 @@ class Backoff:
 
 
 class StreamClock:
-    """The time of frames, from the stream's clock as long as that is sane, else from when they arrive.
+    """The time of frames, from the stream's clock while that is plausible, otherwise from their arrival.
 
-    The stream's clock knows when a frame was taken, to which arrival adds the network's jitter. But some count at a
-    rate of their own (MJPEG over HTTP has none, and 25 frames per second are assumed), and all of them may jump. So it
-    must keep to real time for `PROOF_S` before it counts, and is off again as soon as it does not. Time is a sum of
-    steps, each of them from one of the two clocks: changing over neither leaps nor goes back.
+    The stream's clock says when a frame was taken; the arrival has the network's jitter added. But some streams' clocks
+    run at a rate of their own (MJPEG over HTTP has none, and 25 frames per second are assumed), and all of them may
+    jump. So the stream's clock must keep to real time for `PROOF_S` before it is used, and is dropped as soon as it
+    does not. Time is a sum of steps, each from one of the two clocks, so switching makes it neither jump nor go back.
     """
 
     PROOF_S = 10.0
@@ -133,7 +133,7 @@ class StreamClock:
         self.restart()
 
     def restart(self) -> None:
-        """The stream was opened anew: its clock may have begun anew."""
+        """Note that the stream was reopened, so that its clock may have restarted."""
         self._position: float | None = None
         self._anchor: tuple[float, float] | None = None
         self._proven = False
@@ -142,8 +142,8 @@ class StreamClock:
         """Seconds from the first frame to this one; never less than the last answer.
 
         Args:
-            arrival: seconds on the monotonic clock at which the frame came.
-            position: seconds on the stream's clock, or None if it says nothing.
+            arrival: seconds on the monotonic clock at which the frame arrived.
+            position: seconds on the stream's clock, or None if it has none.
         """
         before, self._arrival = self._arrival, arrival
         step = 0.0 if before is None else arrival - before
@@ -172,7 +172,7 @@ class StreamClock:
 
 
 class _Connection:
-    """One try to open the stream, and what it gives until it is lost. Its fields are under the source's lock."""
+    """One attempt to open the stream, and its frames until it is lost. Its fields are guarded by the source's lock."""
 
     def __init__(self) -> None:
         self.over = False
@@ -191,20 +191,20 @@ class _Waiting:
 
 
 class LiveSource:
-    """The newest frame of a camera or stream, which is opened again for ever when it is lost.
+    """The newest frame of a camera or stream, which is reopened whenever it is lost.
 
-    A thread of its own reads, so that what comes too fast is dropped and never queues up. A stream that cannot be
-    opened, ends, or gives no frame for `stall_s` is lost. It is tried again after `Backoff`'s delays, which begin anew
-    once it has given frames for `stall_s`. The time of the frames goes on meanwhile. Every loss and every return is
-    logged.
+    It is read in a thread of its own, so that frames that come too fast are dropped and never queue up. A stream that
+    cannot be opened, ends, or gives no frame for `stall_s` is lost. It is tried again after `Backoff`'s delays, which
+    start again once it has given frames for `stall_s`. The time of the frames goes on meanwhile. Every loss and every
+    return is logged.
 
     Args:
-        opener: opens the stream, or raises `SourceError`; called from other threads, once a connection.
-        name: what to call it in messages, without credentials.
+        opener: opens the stream, or raises `SourceError`; called from other threads, once for each connection.
+        name: its name in messages, without credentials.
         fps: the frame rate to assume, whatever the stream says.
         wait: return at once, and wait for a stream that is not there yet as for one that was lost.
         stall_s: seconds without a frame after which the stream counts as lost.
-        random: gives numbers in [0, 1) for the scatter of the delays.
+        random: gives numbers in [0, 1) for the random part of the delays.
 
     Raises:
         SourceError: without `wait`: it cannot be opened, or gives no frame.
@@ -215,8 +215,8 @@ class LiveSource:
         frame_count: None.
         dropped: frames that a newer one replaced before they were asked for.
         reconnects: times the stream came back.
-        connected: frames come.
-        problem: why they do not, in one line without credentials; None while they do.
+        connected: True while frames come.
+        problem: the reason if they do not, in one line without credentials; None while they do.
     """
 
     live = True
@@ -224,7 +224,7 @@ class LiveSource:
 
     def __init__(
         self,
-        opener: Callable[[], Camera],
+        opener: Callable[[], Stream],
         name: str,
         fps: float | None = None,
         wait: bool = False,
@@ -277,7 +277,7 @@ class LiveSource:
 
     @property
     def fps(self) -> float | None:
-        """Frames per second: as given, else as the stream declares, else as measured; None before any of these."""
+        """Frames per second: as given, or declared by the stream, or measured; None before any of these is known."""
         if self._fixed_fps or self._declared_fps:
             return self._fixed_fps or self._declared_fps
         with self._came:
@@ -286,7 +286,7 @@ class LiveSource:
             return (len(self._arrivals) - 1) / (self._arrivals[-1] - self._arrivals[0])
 
     def poll(self, timeout: float | None) -> Frame | None:
-        """The newest frame that was not given yet, or None if none comes within `timeout` seconds or it is closed.
+        """The newest frame not yet returned, or None if none comes within `timeout` seconds or the source is closed.
 
         Args:
             timeout: 0 does not wait, None waits until there is a frame.
@@ -300,12 +300,12 @@ class LiveSource:
             return Frame(self._index, waiting.time, waiting.image, waiting.wall)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames as they come, until `close()` is called, by another thread or a signal's handler."""
+        """Frames as they come, until another thread or a signal handler calls `close()`."""
         while (frame := self.poll(None)) is not None:
             yield frame
 
     def close(self) -> None:
-        """End the threads and let go of the camera. What hangs for longer than two seconds is left to itself."""
+        """End the threads and release the camera. A thread that hangs for longer than two seconds is abandoned."""
         with self._came:
             if self._closed:
                 return
@@ -319,9 +319,9 @@ class LiveSource:
             if thread is not None and thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         if self._reader is not None and self._reader.is_alive():
-            log.warning("%s: hangs in a read; left to itself", self.name)
+            log.warning("%s: hangs in a read; abandoned", self.name)
 
-    # ---- the keeper: a thread that opens, watches and opens again --------------------------------------------------
+    # ---- the keeper: a thread that opens, watches and reopens ------------------------------------------------------
 
     def _keep(self, wait: bool) -> None:
         while True:
@@ -354,7 +354,7 @@ class LiveSource:
                         break
 
     def _watch(self, connection: _Connection) -> None:
-        """Until the connection is over, hangs, or all is closed."""
+        """Wait until the connection is over, hangs, or the source is closed."""
         while not connection.over and not self._closed:
             allowed = self._stall_s if connection.opened else max(OPEN_S, self._stall_s)
             left = connection.progress + allowed + GRACE_S - time.monotonic()
@@ -384,14 +384,14 @@ class LiveSource:
             try:
                 with self._changed:
                     connection.opened, connection.progress = True, time.monotonic()
-                    self._changed.notify_all()  # less time is allowed from here on
+                    self._changed.notify_all()  # from here on less time is allowed
                 while self._take(connection, camera):
                     pass
             finally:
                 camera.close()
         except EdgeTrackerError as error:
             problem = redact(error)
-        except Exception as error:  # whatever a camera's library throws, the next try may go well
+        except Exception as error:  # whatever a camera's library raises, the next attempt may succeed
             problem = f"{self.name}: {type(error).__name__}: {redact(error)}".replace("\n", " ")
         with self._changed:
             if not connection.over:
@@ -399,8 +399,8 @@ class LiveSource:
                 connection.over = True
             self._changed.notify_all()
 
-    def _take(self, connection: _Connection, camera: Camera) -> bool:
-        """Read one frame and put it where the pipeline finds it. False if that was all."""
+    def _take(self, connection: _Connection, camera: Stream) -> bool:
+        """Read one frame and store it for the pipeline. False at the end."""
         image = camera.read()
         arrival, wall = time.monotonic(), time.time()
         position = camera.position() if image is not None else None
@@ -412,7 +412,7 @@ class LiveSource:
                 what = f"stopped giving frames after {connection.frames}" if connection.frames else "gives no frame"
                 connection.problem = f"{self.name}: {what}"
                 return False
-            # After each of its timeouts FFmpeg gives one more of the old frames that its decoder had kept.
+            # After each of its timeouts FFmpeg gives one more of the old frames that its decoder had held back.
             if connection.frames and silent >= 0.99 * self._stall_s:
                 connection.problem = f"{self.name}: no frame for {silent:.0f} s"
                 return False

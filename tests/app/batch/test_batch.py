@@ -218,7 +218,7 @@ def test_eight_videos_one_bad_one_and_a_worker_that_is_killed(engines, demo_vide
     assert code == 1, command.log
     assert "videos      8 tracked, 1 failed" in out
     assert len(command.workers()) in (2, 3), "the other may have done all before a third is ready"
-    assert re.search(r"a worker died; it had \S+\.avi in hand", command.log)
+    assert re.search(r"a worker died; it was processing \S+\.avi", command.log)
     # Ray itself says nothing.
     assert {line.split()[0] for line in out.splitlines()} == {"videos", "frames", "speed", "failed", "results"}
     assert [line for line in command.log.splitlines() if not re.match(r"[A-Z]+ edge_tracker\.app\.", line)] == []
@@ -293,7 +293,7 @@ def test_a_video_that_kills_its_workers_is_reported(batch, tmp_path):
     code, out = command.end()
     assert code == 1
     assert "videos      1 failed" in out
-    assert summary(tmp_path)["bad.avi"]["reason"] == "3 workers that had it in hand died"
+    assert summary(tmp_path)["bad.avi"]["reason"] == "3 workers that processed it died"
 
 
 def test_a_cut_video_is_joined_and_compared(batch, tmp_path):
@@ -340,5 +340,5 @@ def test_an_address_where_nobody_is(tmp_path, ray_instance):
     )
     code, out = command.end()
     assert code == 2
-    assert command.log.splitlines()[-1].startswith("edge-tracker: error: Ray: no cluster can be had at nowhere: ")
+    assert command.log.splitlines()[-1].startswith("edge-tracker: error: Ray: no cluster can be reached at nowhere: ")
     assert "videos      1 left" in out

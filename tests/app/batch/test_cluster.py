@@ -38,7 +38,7 @@ def test_shares(wanted, cpus, gpus, own, most, shares):
 
 
 def test_gpus_that_are_not_there():
-    with pytest.raises(ConfigError, match=r"--gpus: 4 workers with 0\.5 each want 2 GPUs, .* Ray finds 1; give less"):
+    with pytest.raises(ConfigError, match=r"--gpus: 4 workers with 0\.5 each need 2 GPUs, .* Ray finds 1; give fewer"):
         share(Wanted(workers=4, gpus=0.5), 8, 1, True, None)
 
 

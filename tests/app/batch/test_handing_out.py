@@ -14,7 +14,7 @@ from edge_tracker.app.batch.batch import Batch
 from edge_tracker.app.batch.cluster import Shares, WorkerDied
 from edge_tracker.app.batch.inputs import Video
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
-from edge_tracker.app.batch.settings import Settings
+from edge_tracker.app.batch.settings import BatchSettings
 from edge_tracker.app.batch.task import Task
 from edge_tracker.app.batch.worker import Examined, Failed, Opened, Tracked
 from edge_tracker.app.config.schema import Config
@@ -104,7 +104,7 @@ def run(tmp_path):
     """Runs a batch of so many videos on such workers; gives the results."""
 
     def _run(workers: Workers, videos: int = 4, most: int = 2, device: str = "cpu"):
-        settings = Settings(Config(device=device), None, "k", ())
+        settings = BatchSettings(Config(device=device), None, "k", ())
         with Results(tmp_path / "results") as results:
             tasks = []
             for n in range(videos):
@@ -161,7 +161,7 @@ def test_workers_that_cannot_open(run):
 def test_one_of_several_that_cannot_open_is_done_without(run, caplog):
     workers = Workers(lambda worker, method: Failed("no GPU there") if (worker, method) == (2, "open") else None)
     assert all(isinstance(result, Record) for result in run(workers))
-    assert "no GPU there; going on with 1 workers" in caplog.text
+    assert "no GPU there; continuing with 1 workers" in caplog.text
     assert [worker for worker, method in workers.log if method == "open"] == [1, 2]
 
 
@@ -182,7 +182,7 @@ def test_a_signal_ends_it_at_once(tmp_path):
     signalled = Signals()
     signalled.note(15)
     workers = Workers()
-    settings = Settings(Config(), None, "k", ())
+    settings = BatchSettings(Config(), None, "k", ())
     with Results(tmp_path / "results") as results:
         task = Task(Video(tmp_path / "0.mp4", PurePath("0.mp4")), settings, results)
         Batch(settings, results, workers, Shares(1, 1, 0), [task]).run(signalled, Shown())

@@ -7,15 +7,15 @@ import logging
 
 import pytest
 
-from edge_tracker.app.batch.progress import Standing, duration, progress
+from edge_tracker.app.batch.progress import BatchProgress, duration, progress
 from edge_tracker.app.run import progress as progress_module
 
-HALF = Standing(8, done=3, failed=1, share=0.5, fps=31.25, workers=2, seconds_left=3723.4)
+HALF = BatchProgress(8, done=3, failed=1, share=0.5, fps=31.25, workers=2, seconds_left=3723.4)
 SAID = "4 of 8 videos, 1 failed, 31.2 frames per second, 1:02:03 left"
 
 
 def test_standing():
-    assert str(Standing(8)) == "waiting for workers"
+    assert str(BatchProgress(8)) == "waiting for workers"
     assert str(HALF) == SAID
 
 

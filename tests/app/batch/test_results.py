@@ -62,7 +62,7 @@ def test_what_a_batch_has_not_made_is_left(results, video):
     place = results.place_of(video)
     place.mkdir(parents=True)
     (place / "diary.txt").write_text("dear")
-    with pytest.raises(OutputError, match="was not made by a batch"):
+    with pytest.raises(OutputError, match="was not created by a batch"):
         results.publish(video, *finished(results, video))
     assert (place / "diary.txt").read_text() == "dear"
 
@@ -86,7 +86,7 @@ def test_results_that_are_not_whole_any_more_do_not_count(results, video, harm):
 
 
 def test_one_batch_at_a_time(results):
-    with pytest.raises(OutputError, match=rf"another batch \(process {os.getpid()} of .*\) works in it"):
+    with pytest.raises(OutputError, match=rf"another batch \(process {os.getpid()} of .*\) is using it"):
         Results(results.folder)
 
 

@@ -100,8 +100,8 @@ def test_what_has_no_meaning_is_said(settings):
     ("lines", "sets", "cut", "said"),
     [
         (["cameras: [{name: a, source: {uri: 0}}]"], (), None, "cameras: a batch runs the configuration of one camera"),
-        ([], ("detector={mot: det.txt}",), None, "detector.mot: are the detections of one video"),
-        (["outputs: {mot: a/x.txt, jsonl: b/x.txt}"], (), None, "outputs: two have one file name"),
+        ([], ("detector={mot: det.txt}",), None, "detector.mot: has the detections of a single video"),
+        (["outputs: {mot: a/x.txt, jsonl: b/x.txt}"], (), None, "outputs: two have the same file name"),
         ([ZONE], (), CUT, "--cut: counts of zones cannot be joined"),
         (["lines: {gate: {start: [0, 0], end: [1, 1]}}"], (), CUT, "--cut: counts of lines cannot be joined"),
         (["outputs: {video: v.mp4}"], (), CUT, "--cut: outputs.video cannot be joined"),

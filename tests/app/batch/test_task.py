@@ -8,7 +8,7 @@ import pytest
 
 from edge_tracker.app.batch.inputs import Video
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
-from edge_tracker.app.batch.settings import Cut, Settings
+from edge_tracker.app.batch.settings import BatchSettings, Cut
 from edge_tracker.app.batch.task import ATTEMPTS, Task, tasks_for
 from edge_tracker.app.batch.worker import BatchWorker, Examined, Failed, Tracked
 from edge_tracker.app.config.schema import Config
@@ -22,8 +22,8 @@ def video(tmp_path):
     return Video(path, PurePath("a.mp4"))
 
 
-def settings(cut: Cut | None = None, key: str = "k") -> Settings:
-    return Settings(Config(), cut, key, ())
+def settings(cut: Cut | None = None, key: str = "k") -> BatchSettings:
+    return BatchSettings(Config(), cut, key, ())
 
 
 def examined(video: Video, sha256: str = "ab" * 32) -> Examined:
@@ -77,7 +77,7 @@ def test_a_video_that_kills_its_workers_fails_in_the_end(video, results):
         assert task.result is None
         calls = task.died(calls[0], "died")
     assert calls == []
-    assert task.result == Failure(f"{ATTEMPTS} workers that had it in hand died")
+    assert task.result == Failure(f"{ATTEMPTS} workers that processed it died")
 
 
 def test_segments_are_all_tracked_and_then_joined(video, results):
@@ -110,7 +110,7 @@ def test_answers_after_a_failure_change_nothing(video, results):
     assert task.result == Failure("it is bad", "ab" * 32)
 
 
-def first(video: Video, results: Results, given: Settings, compare: bool = False) -> Task | Record:
+def first(video: Video, results: Results, given: BatchSettings, compare: bool = False) -> Task | Record:
     ((_, what),) = tasks_for([video], given, results, compare)
     return what
 
@@ -155,7 +155,7 @@ def test_a_worker_answers_with_what_is_wrong(tmp_path, video):
     worker = BatchWorker({}, "", 1)
     assert worker.open().reason.endswith("is installed there, not ")
     answer = worker.examine(video.path)
-    assert answer == Failed("cannot be opened as a video: damaged, or of a kind that this OpenCV does not read")
+    assert answer == Failed("cannot be opened as a video: damaged, or of a kind that this OpenCV cannot read")
     bug = worker.track(video.path, stamp_of(video.path), {})
     assert bug.reason.startswith("failed: AssertionError")
     assert "Traceback" in bug.trace

@@ -56,7 +56,7 @@ def test_a_part_of_a_video_keeps_its_numbers(worker, tmp_path):
     assert lines[0].startswith('{"schema":1,"frame":21,"time":2.0,')
     assert lines[-1].startswith('{"schema":1,"frame":40,"time":3.9,')
     assert track(worker, path, tmp_path / "beyond", first=99) == Failed(
-        f"ended after {FRAMES} frames, before those that are wanted"
+        f"ended after {FRAMES} frames, before those that were asked for"
     )
 
 
