@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.track import Track, TrackState
 from edge_tracker.track_arrays import TrackArrays
+from edge_tracker.version import __version__
 
 if TYPE_CHECKING:
     from edge_tracker.embedding.standalone import Clip_Embedder, MobileNetv2_Embedder, TorchReID_Embedder
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Clip_Embedder",

@@ -18,7 +18,6 @@ from typing import Any
 
 import cv2
 
-from edge_tracker import __version__
 from edge_tracker.app.batch.inputs import printable
 from edge_tracker.app.batch.results import CutDifference, Stamp, sha256_of, stamp_of
 from edge_tracker.app.batch.segments import Part, compare, join
@@ -30,6 +29,7 @@ from edge_tracker.app.run.allocation import give_back_large_blocks
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.sources.files import open_source
 from edge_tracker.errors import ConfigError, EdgeTrackerError, OutputError, ServerError, SourceError
+from edge_tracker.version import __version__
 
 MOST_NOTED = 20  # most warnings kept for a video
 
