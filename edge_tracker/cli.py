@@ -215,16 +215,18 @@ def _run(options: argparse.Namespace) -> int:
     return INTERRUPTED if pipeline.summary.stopped_by is signal.SIGINT else OK
 
 
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+def _warmup_arguments(parser: Any) -> None:
+    parser.add_argument(
+        "--method", choices=("edge", "deepsort"), help="compile this tracker.method only; default: both"
+    )
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    from edge_tracker.tracking import warmup
+    from edge_tracker.tracking.warmup import warm_up
 
     start = time.perf_counter()
-    for method in ("edge", "deepsort"):
-        warmup(method)
+    for method in [options.method] if options.method else ("edge", "deepsort"):
+        warm_up(method)
     print(f"the tracker is compiled and cached ({time.perf_counter() - start:.1f} s)")
     return OK
 
@@ -460,5 +462,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespa
     ),
     "batch": ("track many videos at once, on this machine's cores or on a Ray cluster", _batch_arguments, _batch),
     "replay": ("track again through what a run recorded, and explain its tracks", _replay_arguments, _replay),
-    "warmup": ("compile the tracker and fill Numba's cache, so that the next start is quick", _no_arguments, _warmup),
+    "warmup": (
+        "compile the tracker and fill Numba's cache, so that the next start is quick",
+        _warmup_arguments,
+        _warmup,
+    ),
 }

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from inspect import signature
 from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,22 +17,20 @@ import numpy as np
 from edge_tracker import configured
 from edge_tracker.errors import InputError
 from edge_tracker.files import atomic_path
-from edge_tracker.object_tracker import ObjectTracker, Payload
+from edge_tracker.object_tracker import NO_PAYLOAD, ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.deepsort.tracker import Embed, Tracker
-from edge_tracker.tracking.detections import NO_CLASSES, NO_FLOATS, complain, prepare
+from edge_tracker.tracking.deepsort.tracker import DeepSortParameters, DeepSortTracker
+from edge_tracker.tracking.detections import NO_CLASSES, NO_FLOATS, Given
 from edge_tracker.tracking.edge.settings import EdgeSettings
-from edge_tracker.tracking.edge.tracker import EdgeTracker
-from edge_tracker.tracking.tables import NEXT_ID, NO_CLASS
+from edge_tracker.tracking.edge.tracker import EdgeParameters, EdgeTracker
+from edge_tracker.tracking.method import Common, Embeds, Method
+from edge_tracker.tracking.tables import NO_CLASS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_tracker.embedding.protocol import AppearanceEmbedder
-
-# The reference never lets a gallery stop growing unless told to: 31 ms a frame after 1500 frames of five objects.
-DEFAULT_BUDGET = 100
 
 
 class EdgeDeepSort:
@@ -86,7 +83,7 @@ class EdgeDeepSort:
         n_init: int = 3,
         nms_max_overlap: float = 1.0,
         max_cosine_distance: float = 0.2,
-        nn_budget: int | None = DEFAULT_BUDGET,
+        nn_budget: int | None = 100,
         gating_only_position: bool = False,
         override_track_class: type[Track] | None = None,
         embedder: str | AppearanceEmbedder | None = "mobilenet",
@@ -106,42 +103,23 @@ class EdgeDeepSort:
         selective: bool = True,
         edge_settings: EdgeSettings | None = None,
     ) -> None:
-        common: dict[str, Any] = {
-            "nms_max_overlap": nms_max_overlap,
-            "class_aware": class_aware,
-            "drop_invalid": drop_invalid,
-        }
-        deepsort: dict[str, Any] = {
-            "max_iou_distance": max_iou_distance,
-            "max_age": max_age,
-            "n_init": n_init,
-            "max_cosine_distance": max_cosine_distance,
-            "nn_budget": nn_budget,
-            "gating_only_position": gating_only_position,
-        }
-        edge: dict[str, Any] = {
-            "frame_rate": frame_rate,
-            "max_embeddings": max_embeddings,
-            "edge_settings": edge_settings,
-            "selective": selective,
-        }
+        common = Common(nms_max_overlap, class_aware, drop_invalid)
+        exact = DeepSortParameters(
+            max_iou_distance, max_age, n_init, max_cosine_distance, nn_budget, gating_only_position
+        )
+        edge = EdgeParameters(frame_rate, max_embeddings, selective, edge_settings)
         if method not in ("deepsort", "edge"):
             raise InputError(f"method={method!r}: expected 'deepsort' or 'edge'")
-        defaults = signature(EdgeDeepSort.__init__).parameters
-        for name, value in (deepsort if method == "edge" else edge).items():
-            if value != defaults[name].default:
+        other, defaults = (exact, DeepSortParameters()) if method == "edge" else (edge, EdgeParameters())
+        for name, value in other._asdict().items():
+            if value != getattr(defaults, name):
                 raise InputError(f"{name}={value!r} means nothing to method={method!r}: leave it out")
-        core: Tracker
-        if method == "edge":
-            core = EdgeTracker(frame_rate, edge_settings, max_embeddings, **common)
-        else:
-            core = Tracker(**deepsort, **common)
-        self.tracker = ObjectTracker(core, override_track_class, today)
+        tracker: Method = EdgeTracker(edge, common) if method == "edge" else DeepSortTracker(exact, common)
+        self.tracker = ObjectTracker(tracker, override_track_class, today)
         self.method = method
         self.polygon = polygon
         self.embedded = 0
         self.embed_seconds = 0.0
-        self._selective = method == "edge" and selective
         self.embedder: AppearanceEmbedder | None = None
         if embedder is not None and not isinstance(embedder, str):
             self.embedder = embedder
@@ -208,8 +186,10 @@ class EdgeDeepSort:
                 others=_for_each("others", others, len(ltwh)),
             )
         class_ids = NO_CLASSES if classes is None else self.tracker.numbers_of(classes)
-        features, embed = self._looks(embeds, frame, ltwh, confidence, payload.masks, polygons)
-        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), payload, today, embed)
+        features = self._features(embeds, len(ltwh))
+        given = Given(ltwh, confidence, class_ids, features)
+        asked = None if embeds is not None else self._embeds(frame, ltwh, payload.masks, polygons)
+        self.tracker.advance(given, _time_step(dt), payload, today, asked)
         return self.tracker.tracks
 
     def update(
@@ -252,9 +232,10 @@ class EdgeDeepSort:
                 raise InputError(f"detection {index}: class id {class_ids[index]}, expected 0 or more, or -1 for none")
         if features is None and self.embedder is not None:
             self._require_features(None, frame)
-        features, embed = self._looks(features, frame, ltwh, confidence, None, None)
-        self.tracker.advance(ltwh, confidence, class_ids, features, _time_step(dt), Payload(), today, embed)
-        return TrackArrays.of(self.tracker.store)
+        asked = None if features is not None else self._embeds(frame, ltwh)
+        given = Given(ltwh, confidence, class_ids, self._features(features, m))
+        self.tracker.advance(given, _time_step(dt), NO_PAYLOAD, today, asked)
+        return TrackArrays.of(self.tracker.table)
 
     def predicted(self, dt: float) -> TrackArrays:
         """The live tracks with their boxes as predicted `dt` frames after the last update. Changes nothing.
@@ -264,18 +245,15 @@ class EdgeDeepSort:
         Raises:
             InputError: `dt` is no such number.
         """
-        arrays, store = TrackArrays.of(self.tracker.store), self.tracker.store
-        mean = store.rows.mean[: len(store)]
-        ahead = mean[:, :4] + _time_step(dt) * mean[:, 4:]
-        width = ahead[:, 2] if self.method == "edge" else ahead[:, 2] * ahead[:, 3]
-        half = np.stack([width, ahead[:, 3]], axis=1).clip(min=0) / 2
-        ltrb = np.concatenate([ahead[:, :2] - half, ahead[:, :2] + half], axis=1)
+        dt, table = _time_step(dt), self.tracker.table
+        arrays = TrackArrays.of(table)
         since = arrays.time_since_update + dt
-        return replace(arrays, ltrb=ltrb, time_since_update=since)[since <= self.tracker.settings.max_age]
+        ahead = replace(arrays, ltrb=table.ltrb_after(dt), time_since_update=since)
+        return ahead[since <= self.tracker.core.max_age]
 
     def skip_ids(self, count: int) -> None:
         """Leave out the next `count` identities: after a crash, those that may have been given since the last save."""
-        self.tracker.store.counters[NEXT_ID] += max(0, int(count))
+        self.tracker.table.next_id += max(0, int(count))
 
     def delete_all_tracks(self) -> None:
         """Drop all tracks and number from 1 again."""
@@ -333,53 +311,61 @@ class EdgeDeepSort:
         if embeds is None and frame is None:
             raise InputError("frame is missing: the embedder needs it (or give embeds)")
 
-    def _features(self, embeds: Iterable[Any], m: int) -> np.ndarray:
-        """Given features as (M, D) float32; what stands for none if there are no detections."""
+    def _features(self, embeds: Iterable[Any] | None, m: int) -> np.ndarray:
+        """Given features as (M, D) float32; (0, D) if there are none, or no detections."""
+        self.embedded, self.embed_seconds = 0, 0.0
+        if embeds is None:
+            return self.tracker.core.no_features()
         if not isinstance(embeds, np.ndarray):
             embeds = list(embeds)
         if len(embeds) != m:
             raise InputError(f"embeds: {len(embeds)} for {m} detections")
         return _array("embeds", embeds, np.float32, (m, None)) if m else self.tracker.core.no_features()
 
-    def _looks(
+    def _embeds(
         self,
-        embeds: Iterable[Any] | None,
         frame: np.ndarray | None,
         ltwh: np.ndarray,
-        confidence: np.ndarray,
+        masks: Sequence[Any] | None = None,
+        polygons: Sequence[np.ndarray] | None = None,
+    ) -> Embeds | None:
+        """The embedder for the detections of one frame, None if there is no embedder."""
+        return None if self.embedder is None else _FrameEmbedder(self, frame, ltwh, masks, polygons)
+
+
+class _FrameEmbedder:
+    """Embeds detections of one frame, and counts them and the time in the tracker.
+
+    Args:
+        tracker: whose embedder it is.
+        frame: (H, W, 3) uint8 image.
+        ltwh, masks, polygons: of its detections, as for `Embedder.embed`.
+    """
+
+    def __init__(
+        self,
+        tracker: EdgeDeepSort,
+        frame: np.ndarray | None,
+        ltwh: np.ndarray,
         masks: Sequence[Any] | None,
         polygons: Sequence[np.ndarray] | None,
-    ) -> tuple[np.ndarray, Embed | None]:
-        """The features (M, D) as given or computed, or what stands for none and, if not all are wanted, what computes
-        them."""
-        self.embedded, self.embed_seconds = 0, 0.0
-        if embeds is not None:
-            return self._features(embeds, len(ltwh)), None
-        no_features = self.tracker.core.no_features()
-        if self.embedder is None:
-            return no_features, None
-        embedder = self.embedder
+    ) -> None:
+        assert tracker.embedder is not None
+        self._tracker, self._embedder = tracker, tracker.embedder
+        self._frame, self._ltwh, self._masks, self._polygons = frame, ltwh, masks, polygons
+        self.dimension = self._embedder.dimension
 
-        def embed(wanted: np.ndarray, m: int) -> np.ndarray:
-            before = perf_counter()
-            features = np.zeros((m, embedder.dimension), dtype=np.float32)
-            features[wanted] = embedder.embed(
-                frame,  # type: ignore[arg-type]
-                ltwh[wanted],
-                masks=None if masks is None else [masks[i] for i in wanted],
-                polygons=None if polygons is None else [polygons[i] for i in wanted],
-            )
-            self.embedded += int(features[wanted].any(axis=1).sum())
-            self.embed_seconds += perf_counter() - before
-            return features
-
-        if self._selective:
-            return no_features, embed
-        complaint, blamed, used = prepare(ltwh, confidence, NO_CLASSES, no_features[:0], self.tracker.settings)
-        if complaint:
-            complain(complaint, blamed)
-        # Those that will not be used are not worth it; they stay zero.
-        return (embed(used.origin, len(ltwh)) if len(used.origin) else no_features), None
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        before = perf_counter()
+        features = self._embedder.embed(
+            self._frame,  # type: ignore[arg-type]
+            self._ltwh[places],
+            masks=None if self._masks is None else [self._masks[i] for i in places],
+            polygons=None if self._polygons is None else [self._polygons[i] for i in places],
+        )
+        self._tracker.embedded += int(features.any(axis=1).sum())
+        self._tracker.embed_seconds += perf_counter() - before
+        return features
 
 
 def _parse_boxes(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] | None]:

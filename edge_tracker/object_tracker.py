@@ -1,4 +1,4 @@
-"""The tracks of a `Tracker` as `Track` objects, of the caller's own class if wanted, with ids as text."""
+"""The tracks of a `Method` as `Track` objects, of the caller's own class if wanted, with ids as text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 from edge_tracker.errors import InputError
 from edge_tracker.track import ClassNames, Detection, Track
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.deepsort.association import Settings
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks
-from edge_tracker.tracking.deepsort.tracker import Embed, Tracker
-from edge_tracker.tracking.detections import Frame, complain, prepare
-from edge_tracker.tracking.tables import LIVE, NEXT_ID, NO_CLASS, TrackStore, make_rows
+from edge_tracker.tracking.detections import Given, Scene
+from edge_tracker.tracking.method import Embeds, Method
+from edge_tracker.tracking.tables import NO_CLASS, TrackTable
 
 # An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts anew.
 _DAY_BITS = 32
@@ -47,14 +46,17 @@ class Payload:
         )
 
 
+NO_PAYLOAD = Payload()
+
+
 class ObjectTracker:
-    """Tracks as objects over the arrays of a `Tracker`.
+    """Tracks as objects over the table of a `Method`.
 
     `Track` objects are made when first asked for and then follow their rows; those of a subclass are made at birth,
     since their construction may matter.
 
     Args:
-        core: the method that runs the frames.
+        core: the method, which runs the frames.
         track_class: `Track` or a subclass of it.
         today: the date to put before the ids; None for plain numbers.
 
@@ -62,7 +64,7 @@ class ObjectTracker:
         InputError: `track_class` is not a `Track`.
     """
 
-    def __init__(self, core: Tracker, track_class: type[Track] | None = None, today: date | None = None) -> None:
+    def __init__(self, core: Method, track_class: type[Track] | None = None, today: date | None = None) -> None:
         self.core = core
         track_class = Track if track_class is None else track_class
         if not (isinstance(track_class, type) and issubclass(track_class, Track)):
@@ -79,14 +81,9 @@ class ObjectTracker:
             self._begin_day(today)
 
     @property
-    def store(self) -> TrackStore:
+    def table(self) -> TrackTable:
         """The tracks as arrays."""
-        return self.core.store
-
-    @property
-    def settings(self) -> Settings:
-        """What governs the method."""
-        return self.core.settings
+        return self.core.table
 
     @property
     def tracks(self) -> list[Track]:
@@ -94,7 +91,7 @@ class ObjectTracker:
         return self._grown(Payload()).copy()
 
     def track_id(self, number: int) -> str:
-        """The id that callers see for an id of the store."""
+        """The id that callers see for an id of the table."""
         day, n = number >> _DAY_BITS, number & ((1 << _DAY_BITS) - 1)
         return f"{self._days[day]}_{n}" if day else str(n)
 
@@ -120,40 +117,32 @@ class ObjectTracker:
             raise
 
     def advance(
-        self,
-        ltwh: np.ndarray,
-        confidence: np.ndarray,
-        class_ids: np.ndarray,
-        features: np.ndarray,
-        dt: float,
-        payload: Payload,
-        today: date | None = None,
-        embed: Embed | None = None,
+        self, given: Given, dt: float, payload: Payload, today: date | None = None, embeds: Embeds | None = None
     ) -> None:
-        """Run one frame: `Tracker.step`, with the objects kept in step.
+        """Run one frame: `Method.step`, with the objects kept in step.
 
         Args:
-            payload: what the detections carry.
+            given, dt, embeds: as for `Method.step`.
+            payload: carried along by the detections.
             today: the date of this frame, where ids are daily; None for the computer's.
-            embed: in the place of `features`, what computes them (see `Tracker.step`).
 
         Raises:
-            InputError: as `Tracker.step`. Nothing is changed.
+            InputError: as `Method.step`. Nothing is changed.
         """
-        before = self.today, self._days, self.store.counters[NEXT_ID]
+        before = self.today, self._days, self.table.next_id
         if self.today is not None:
             today = datetime.now().date() if today is None else today
             if today != self.today:
                 self._begin_day(today)
         try:
             if self._hooked:
-                self._step_by_hooks(ltwh, confidence, class_ids, features, dt, payload, embed)
+                self._step_by_hooks(given, dt, payload, embeds)
             else:
-                buried = self.core.step(ltwh, confidence, class_ids, features, dt, embed)
-                if len(buried):
-                    self._part_with(buried)
+                ended = self.core.step(given, dt, embeds)
+                if len(ended):
+                    self._part_with(ended)
         except InputError:
-            self.today, self._days, self.store.counters[NEXT_ID] = before
+            self.today, self._days, self.table.next_id = before
             raise
         if payload or self._carried or self._track_class is not Track:
             tracks = self._grown(payload)
@@ -162,11 +151,11 @@ class ObjectTracker:
 
     def delete_all_tracks(self) -> None:
         """Drop all tracks and count from 1 again. Tracks that callers hold keep their values."""
-        everyone = np.arange(len(self.store))
-        self._detach(self.store.take(everyone), everyone)
+        everyone = np.arange(len(self.table))
+        self._detach(self.table.copy_rows(everyone), everyone)
         self._objects.clear()
-        self.store.clear()
-        self.store.counters[NEXT_ID] -= (self.store.counters[NEXT_ID] & ((1 << _DAY_BITS) - 1)) - 1
+        self.table.clear()
+        self.table.next_id -= (self.table.next_id & ((1 << _DAY_BITS) - 1)) - 1
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that the next frames depend on, as plain arrays; what is not numbers is JSON text in `meta`.
@@ -174,7 +163,7 @@ class ObjectTracker:
         Raises:
             InputError: a live track's class is not text, a number or a truth value.
         """
-        state = self.store.state_dict()
+        state = self.table.state_dict()
         names, class_id = ClassNames(), state["class_id"]
         renumbered = class_id.copy()
         for number in np.unique(class_id[class_id < NO_CLASS])[::-1].tolist():
@@ -211,68 +200,55 @@ class ObjectTracker:
             raise InputError(f"not a saved tracker state ({error})") from error
         if form != _STATE_FORMAT or version != _STATE_VERSION:
             raise InputError(f"saved state is {form} {version}, this version reads {_STATE_FORMAT} {_STATE_VERSION}")
-        loaded = self.core.new_store()
-        loaded.load_state_dict(state, self.settings.budget)
-        if loaded.rows.class_id.min(initial=NO_CLASS) < NO_CLASS - len(names.objects):
+        loaded = self.core.new_table()
+        loaded.load_state_dict(state, self.core.budget)
+        if loaded.live["class_id"].min(initial=NO_CLASS) < NO_CLASS - len(names.objects):
             raise InputError("tracker state: a track has a class that is not listed")
-        if loaded.counters[NEXT_ID] >> _DAY_BITS >= len(days):
+        if loaded.next_id >> _DAY_BITS >= len(days):
             raise InputError("tracker state: a track has a day that is not listed")
-        everyone = np.arange(len(self.store))
-        self._detach(self.store.take(everyone), everyone)
+        everyone = np.arange(len(self.table))
+        self._detach(self.table.copy_rows(everyone), everyone)
         self._objects.clear()
-        self.core.store, self.names, self.today, self._days = loaded, names, today, days
+        self.core.table, self.names, self.today, self._days = loaded, names, today, days
 
     def _begin_day(self, today: date) -> None:
         self.today = today
         self._days = [*self._days, str(today)]
-        self.store.counters[NEXT_ID] = ((len(self._days) - 1) << _DAY_BITS) + 1
+        self.table.next_id = ((len(self._days) - 1) << _DAY_BITS) + 1
 
-    def _step_by_hooks(
-        self,
-        ltwh: np.ndarray,
-        confidence: np.ndarray,
-        class_ids: np.ndarray,
-        features: np.ndarray,
-        dt: float,
-        payload: Payload,
-        embed: Embed | None,
-    ) -> None:
-        """`Tracker.step`, but through the methods that the caller's class overrides."""
-        if embed is not None:
-            features = embed(np.empty(0, dtype=np.int64), len(ltwh))
-        given = features if embed is None else features[:0]
-        complaint, blamed, frame = prepare(ltwh, confidence, class_ids, given, self.settings)
-        if complaint:
-            complain(complaint, blamed)
-        self.core.reserve(len(ltwh), features)
+    def _step_by_hooks(self, given: Given, dt: float, payload: Payload, embeds: Embeds | None) -> None:
+        """`Method.step`, but predicting and updating through the methods that the caller's class overrides."""
+        scene = self.core.prepare(given, embeds)
         tracks = self._grown(Payload()).copy()
         self.kf.dt = dt
         for track in tracks:
             track.predict(self.kf)
-        match, features = self.core.match(frame, features, dt, embed, len(ltwh))
-        for track, place in zip(tracks, match, strict=True):
+        self.core.match(scene, dt, embeds)
+        match = self.table.live["match"].copy()
+        for track, place in zip(tracks, match.tolist(), strict=True):
             if place != NONE:
-                seen = features if embed is None or frame.norm[place] > 0.0 else features[:0]
-                track.update(self.kf, self._detection(frame, place, seen, payload))
-        for track, place in zip(tracks, match, strict=True):
+                track.update(self.kf, self._detection(scene, place, payload, embeds is not None))
+        for track, place in zip(tracks, match.tolist(), strict=True):
             if place == NONE:
                 track.mark_missed()
-        self.core.reserve(len(ltwh), features)  # again: the methods may have added features of their own
-        matched = match.copy()
-        buried = self.core.conclude(frame, features, match)
-        self._part_with(buried)
-        exchanged = [tracks[row] for row in np.flatnonzero(match != matched)]
-        self._hand_over(exchanged + self._grown(payload)[len(tracks) - len(buried) :], payload)
+        self.core.reserve(len(given.ltwh), scene.features)  # again: the methods may have added features of their own
+        ended = self.core.finish(scene)
+        self._part_with(ended)
+        stayed = np.delete(np.arange(len(tracks)), ended)
+        exchanged = stayed[self.table.live["match"][: len(stayed)] != match[stayed]]
+        self._hand_over([tracks[row] for row in exchanged] + self._grown(payload)[len(stayed) :], payload)
 
-    def _detection(self, frame: Frame, place: int, features: np.ndarray, payload: Payload) -> Detection:
-        index = int(frame.origin[place])
-        confidence = float(frame.confidence[place])
+    def _detection(self, scene: Scene, place: int, payload: Payload, asked: bool) -> Detection:
+        """The detection at a place of the scene; where features were asked for, it may be without one."""
+        detection = scene.detections[place]
+        index, confidence = int(detection["origin"]), float(detection["confidence"])
         mask, others = payload.of(index)
+        has_feature = len(scene.features) and (not asked or detection["norm"] > 0.0)
         return Detection(
-            ltwh=frame.ltwh[place],
+            ltwh=detection["ltwh"],
             confidence=None if np.isnan(confidence) else confidence,
-            feature=features[index] if len(features) else None,
-            class_name=self.names.name(int(frame.class_id[place])),
+            feature=scene.features[index] if has_feature else None,
+            class_name=self.names.name(int(detection["class_id"])),
             instance_mask=mask,
             others=others,
             index=index,
@@ -280,25 +256,27 @@ class ObjectTracker:
 
     def _grown(self, payload: Payload) -> list[Track]:
         """The objects of all live rows, those that were missing made now."""
-        for row in range(len(self._objects), len(self.store)):
+        for row in range(len(self._objects), len(self.table)):
             self._objects.append(self._make(row, payload))
         return self._objects
 
     def _make(self, row: int, payload: Payload) -> Track:
-        lasting = (self.track_id(int(self.store.rows.id[row])), self.names, self.settings.n_init, self.settings.max_age)
+        core, table = self.core, self.table
+        lasting = (self.track_id(int(table.tracks[row]["id"])), self.names, core.n_init, core.max_age)
         track = Track.__new__(Track)
-        track._attach(self.store, row, *lasting)
+        track._attach(table, row, *lasting)
         if self._track_class is not Track:
             track = self._construct(track, payload)
-            track._attach(self.store, row, *lasting)
-        track._feature_budget = self.settings.budget
+            track._attach(table, row, *lasting)
+        track._feature_budget = core.budget
         return track
 
     def _construct(self, plain: Track, payload: Payload) -> Track:
         """An object of the caller's class for a row; what its constructor changes of the state is kept."""
-        index = int(self.store.rows.detection[plain._row])
+        record = self.table.tracks[plain._row]
+        index = int(record["detection"])
         mask, others = payload.of(index) if index >= 0 else (None, None)
-        n_init, max_age = self.settings.n_init, int(self.settings.max_age)
+        n_init, max_age = self.core.n_init, int(self.core.max_age)
         first = (plain.mean.copy(), plain.covariance.copy(), plain.track_id, n_init, max_age)
         rest = {
             "feature": plain.get_feature(),
@@ -309,37 +287,37 @@ class ObjectTracker:
             "others": others,
         }
         track = self._track_class.__new__(self._track_class)
-        track._alone = self.store.alike()
+        track._alone = self.table.alike()
         track.__init__(*first, **rest)  # type: ignore[misc]
-        untouched = make_rows(1)
-        untouched.mean[0], untouched.covariance[0] = plain.mean, blocks(plain.covariance)
+        untouched = self.table.alike().tracks[0]
+        untouched["mean"], untouched["covariance"] = plain.mean, blocks(plain.covariance)
         for name in ("mean", "covariance", "state", "hits", "age", "time_since_update"):
-            value = getattr(track._store.rows, name)[0]
-            if not np.array_equal(value, getattr(untouched, name)[0]):
-                getattr(self.store.rows, name)[plain._row] = value
+            value = track._record[name]
+            if not np.array_equal(value, untouched[name]):
+                record[name] = value
         return track
 
     def _hand_over(self, tracks: list[Track], payload: Payload) -> None:
         """Give the tracks what their detections carry; those without a detection let go of what they had."""
-        detection = self.store.rows.detection
+        detection = self.table.tracks["detection"]
         for track in tracks:
             index = detection[track._row]
             track._payload = payload.of(index) if index >= 0 else (None, None)
         self._carried = bool(payload)
 
-    def _part_with(self, buried: np.ndarray) -> None:
-        """Let the objects of buried rows keep their values, and tell the others where theirs have gone."""
-        if len(buried) == 0 or not self._objects:
+    def _part_with(self, ended: np.ndarray) -> None:
+        """Let the objects of deleted rows (K,) keep their values, and tell the others where theirs have gone."""
+        if len(ended) == 0 or not self._objects:
             return
-        capacity = len(self.store.rows.id)
-        self._detach(self.store.take(capacity - 1 - np.arange(len(buried))), buried)
-        gone = set(buried.tolist())
+        capacity = len(self.table.tracks)
+        self._detach(self.table.copy_rows(capacity - 1 - np.arange(len(ended))), ended)
+        gone = set(ended.tolist())
         self._objects = [track for row, track in enumerate(self._objects) if row not in gone]
         for row, track in enumerate(self._objects):
             track._row = row
 
-    def _detach(self, kept: TrackStore, places: np.ndarray) -> None:
-        """Point the objects of some rows, where there are any, to a store of their own."""
+    def _detach(self, kept: TrackTable, places: np.ndarray) -> None:
+        """Point the objects of some rows, where there are any, to a table of their own."""
         for k, row in enumerate(places):
             if row < len(self._objects):
                 self._objects[row]._move(kept, k)
@@ -347,7 +325,7 @@ class ObjectTracker:
     def _forget_classes(self) -> None:
         """Keep only the classes that live tracks have. Objects of ended tracks keep the old names."""
         names = ClassNames()
-        live = self.store.rows.class_id[: self.store.counters[LIVE]]
+        live = self.table.live["class_id"]
         live[:] = [NO_CLASS if c == NO_CLASS else names.number(self.names.name(int(c))) for c in live]
         self.names = names
         for track in self._objects:

@@ -10,13 +10,14 @@ import numpy as np
 
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter
+from edge_tracker.tracking.deepsort.tables import DeepSortTable
 from edge_tracker.tracking.tables import (
     CONFIRMED,
     DELETED,
     NO_CLASS,
     NO_DETECTION,
     TENTATIVE,
-    TrackStore,
+    TrackTable,
     whole,
 )
 
@@ -114,7 +115,7 @@ class Detection:
 class Track:
     """One tracked object: identity, state, box and what its last detection carried.
 
-    A track that the tracker gives out reads its values from the tracker's store. After its deletion it keeps the last
+    A track that the tracker gives out reads its values from the tracker's table. After its deletion it keeps the last
     ones. Constructed directly it stands alone. Subclass it (`override_track_class`) to add state of your own, or to
     override `predict`, `update` and `mark_missed`.
 
@@ -133,7 +134,7 @@ class Track:
     """
 
     _feature_budget = 1  # a track that stands alone remembers its latest feature
-    _alone: TrackStore | None = None  # where the tracker wants it to be constructed
+    _alone: TrackTable | None = None  # where the tracker wants it to be constructed
 
     def __init__(
         self,
@@ -149,122 +150,126 @@ class Track:
         instance_mask: Any = None,
         others: Any = None,
     ) -> None:
-        store = TrackStore(capacity=1) if self._alone is None else self._alone
-        self._attach(store, 0, track_id, ClassNames(), n_init, max_age)
+        table = DeepSortTable(capacity=1) if self._alone is None else self._alone
+        self._attach(table, 0, track_id, ClassNames(), n_init, max_age)
         self.mean = mean
         self.covariance = covariance
         if original_ltwh is None:
-            store.rows.class_id[0] = self._names.number(det_class)
+            self._record["class_id"] = self._names.number(det_class)
         else:
             self._see(Detection(original_ltwh, det_conf, feature, det_class, instance_mask, others))
         if feature is not None:
-            store.add_feature(0, feature, self._feature_budget)
+            table.add_feature(0, feature, self._feature_budget)
 
     def _attach(
-        self, store: TrackStore, row: int, track_id: str, names: ClassNames, n_init: int, max_age: float
+        self, table: TrackTable, row: int, track_id: str, names: ClassNames, n_init: int, max_age: float
     ) -> None:
-        """Make this object show a row of a store. For the tracker's use."""
-        self._store = store
-        self._row = row
+        """Make this object show a row of a table. For the tracker's use."""
+        self._move(table, row)
         self.track_id = track_id
         self._names = names
         self._n_init = n_init
         self._max_age = max_age
         self._payload: tuple[Any, Any] = (None, None)
 
-    def _move(self, store: TrackStore, row: int) -> None:
-        """Show another row, to which this track has been moved. For the tracker's use."""
-        self._store = store
+    def _move(self, table: TrackTable, row: int) -> None:
+        """Show this row of a table. For the tracker's use."""
+        self._table = table
         self._row = row
 
-    # --- what the store holds -------------------------------------------------------------------------------------
+    @property
+    def _record(self) -> np.void:
+        """The row, a view; not to be kept, since tables grow."""
+        return self._table.tracks[self._row]
+
+    # --- the row ---------------------------------------------------------------------------------------------
 
     @property
     def mean(self) -> np.ndarray:
         """(8,) read-only copy of the state's mean: x, y, a, h and velocities; pixels, frames. Can be set."""
-        return _read_only(self._store.rows.mean[self._row].copy())
+        return _read_only(self._record["mean"].copy())
 
     @mean.setter
     def mean(self, value: np.ndarray) -> None:
-        self._store.rows.mean[self._row] = value
+        self._record["mean"] = value
 
     @property
     def covariance(self) -> np.ndarray:
         """(8, 8) read-only covariance. Can be set to one without terms between different coordinates."""
-        return _read_only(kalman.dense(self._store.rows.covariance[self._row]))
+        return _read_only(kalman.dense(self._record["covariance"]))
 
     @covariance.setter
     def covariance(self, value: np.ndarray) -> None:
-        self._store.rows.covariance[self._row] = kalman.blocks(value)
+        self._record["covariance"] = kalman.blocks(value)
 
     @property
     def state(self) -> TrackState:
         """Tentative, confirmed or deleted. Can be set."""
-        return TrackState(int(self._store.rows.state[self._row]))
+        return TrackState(int(self._record["state"]))
 
     @state.setter
     def state(self, value: int) -> None:
-        self._store.rows.state[self._row] = TrackState(value)
+        self._record["state"] = TrackState(value)
 
     @property
     def hits(self) -> int:
         """Detections matched so far, the first included. Can be set."""
-        return int(self._store.rows.hits[self._row])
+        return int(self._record["hits"])
 
     @hits.setter
     def hits(self, value: int) -> None:
-        self._store.rows.hits[self._row] = value
+        self._record["hits"] = value
 
     @property
     def age(self) -> int | float:
         """Frames since birth, counting from 1. Can be set."""
-        return whole(self._store.rows.age[self._row])
+        return whole(self._record["age"])
 
     @age.setter
     def age(self, value: float) -> None:
-        self._store.rows.age[self._row] = value
+        self._record["age"] = value
 
     @property
     def time_since_update(self) -> int | float:
         """Frames since a detection was last matched, 0 if one was in this frame. Can be set."""
-        return whole(self._store.rows.time_since_update[self._row])
+        return whole(self._record["time_since_update"])
 
     @time_since_update.setter
     def time_since_update(self, value: float) -> None:
-        self._store.rows.time_since_update[self._row] = value
+        self._record["time_since_update"] = value
 
     @property
     def det_class(self) -> Any:
         """Class of the detection last matched. Can be set."""
-        return self._names.name(int(self._store.rows.class_id[self._row]))
+        return self._names.name(int(self._record["class_id"]))
 
     @det_class.setter
     def det_class(self, value: Hashable) -> None:
-        self._store.rows.class_id[self._row] = self._names.number(value)
+        self._record["class_id"] = self._names.number(value)
 
     @property
     def det_conf(self) -> float | None:
         """Confidence of this frame's detection, None without one. Can be set."""
-        confidence = float(self._store.rows.confidence[self._row])
+        confidence = float(self._record["confidence"])
         return None if np.isnan(confidence) else confidence
 
     @det_conf.setter
     def det_conf(self, value: float | None) -> None:
-        self._store.rows.confidence[self._row] = np.nan if value is None else value
+        self._record["confidence"] = np.nan if value is None else value
 
     @property
     def original_ltwh(self) -> np.ndarray | None:
         """(4,) float32 box of this frame's detection, None without one. Can be set; None is to have no detection."""
-        return self._store.rows.ltwh[self._row].copy() if self._is_matched() else None
+        return self._record["ltwh"].copy() if self._is_matched() else None
 
     @original_ltwh.setter
     def original_ltwh(self, value: np.ndarray | None) -> None:
-        rows, row = self._store.rows, self._row
+        record = self._record
         if value is None:
-            rows.detection[row] = NO_DETECTION
+            record["detection"] = NO_DETECTION
         else:
-            rows.ltwh[row] = value
-            rows.detection[row] = max(rows.detection[row], 0)
+            record["ltwh"] = value
+            record["detection"] = max(record["detection"], 0)
 
     @property
     def instance_mask(self) -> Any:
@@ -285,7 +290,7 @@ class Track:
         self._payload = self._payload[0], value
 
     def _is_matched(self) -> bool:
-        return bool(self._store.rows.detection[self._row] != NO_DETECTION)
+        return bool(self._record["detection"] != NO_DETECTION)
 
     # --- deep-sort-realtime's methods -----------------------------------------------------------------------------
 
@@ -312,7 +317,7 @@ class Track:
             original = self.original_ltwh
             if original is not None or orig_strict:
                 return original
-        return np.array(self._store.box(self._row))
+        return np.array(self._table.box(self._row))
 
     def to_ltrb(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
         """The box as (4,) left, top, right, bottom, pixels. Arguments as for `to_ltwh`."""
@@ -343,32 +348,32 @@ class Track:
 
     def get_feature(self) -> np.ndarray | None:
         """The latest appearance feature, (D,) float32, as given but for rounding; None if there never was one."""
-        return self._store.latest_feature(self._row)
+        return self._table.latest_feature(self._row)
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
     def predict(self, kf: KalmanFilter) -> None:
         """Move ahead by `kf.dt` frames."""
-        self._store.predict(self._row, kf.dt, self._max_age + 1)
+        self._table.predict(self._row, kf.dt, self._max_age + 1)
 
     def update(self, kf: KalmanFilter, detection: Detection) -> None:
         """Take this frame's detection in: correct the state, keep its appearance, confirm after `n_init` hits."""
         confidence = np.nan if detection.confidence is None else detection.confidence
-        self._store.correct(self._row, detection.to_xyah().astype(np.float64), confidence, self._n_init)
+        self._table.update(self._row, detection.to_xyah().astype(np.float64), confidence, self._n_init)
         self._see(detection)
         if detection.feature is not None:
-            self._store.remember(self._row, detection.feature, self._feature_budget)
+            self._table.remember(self._row, detection.feature, self._feature_budget)
 
     def mark_missed(self) -> None:
         """Note that no detection was matched: a tentative track ends, a confirmed one after `max_age` frames."""
-        self._store.miss(self._row, self._max_age)
+        self._table.miss(self._row, self._max_age)
 
     def _see(self, detection: Detection) -> None:
-        rows, row = self._store.rows, self._row
-        rows.detection[row] = detection.index
-        rows.ltwh[row] = detection.ltwh
-        rows.confidence[row] = np.nan if detection.confidence is None else detection.confidence
-        rows.class_id[row] = self._names.number(detection.class_name)
+        record = self._record
+        record["detection"] = detection.index
+        record["ltwh"] = detection.ltwh
+        record["confidence"] = np.nan if detection.confidence is None else detection.confidence
+        record["class_id"] = self._names.number(detection.class_name)
         self._payload = (detection.instance_mask, detection.others)
 
 

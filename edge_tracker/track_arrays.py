@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_tracker.tracking.tables import TrackStore
+from edge_tracker.tracking.tables import TrackTable
 
 if TYPE_CHECKING:
     import supervision
@@ -36,9 +36,18 @@ class TrackArrays:
     confirmed: np.ndarray
 
     @classmethod
-    def of(cls, store: TrackStore) -> TrackArrays:
-        """A copy of what a store holds now."""
-        return cls(*store.snapshot())
+    def of(cls, table: TrackTable) -> TrackArrays:
+        """Copies of what a table holds now."""
+        shown = table.shown()
+        return cls(
+            shown["id"],
+            shown["ltrb"],
+            shown["class_id"],
+            shown["confidence"],
+            shown["time_since_update"],
+            shown["detection"],
+            shown["confirmed"],
+        )
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -524,16 +524,14 @@ def test_predicted_sides_never_turn_negative() -> None:
     assert track.mean[3] < 0, "the state did not get there"
 
 
-def test_boxes_in_normalised_coordinates_survive_suppression() -> None:
-    tracker = motion_tracker(nms_max_overlap=0.5)
-    boxes = [([0.1 * k, 0.2, 0.05, 0.1], 0.9) for k in range(8)]
-    for _ in range(3):
-        tracks = tracker.update_tracks(boxes, embeds=np.eye(8))
-    assert len(tracks) == 8
-    # And those that overlap do not: of the first two the surer one stays.
-    twice = [([0.101, 0.2, 0.05, 0.1], 0.95, "surer"), ([0.1, 0.2, 0.05, 0.1], 0.9, "less sure")]
-    tracks = motion_tracker(nms_max_overlap=0.5).update_tracks(twice, embeds=np.eye(2))
-    assert [track.get_det_class() for track in tracks] == ["surer"]
+def test_suppression_counts_a_pixel_more_in_each_direction_as_the_reference_does() -> None:
+    """So in normalised coordinates boxes that are apart cover each other."""
+    nms = pytest.importorskip("deep_sort_realtime.utils.nms")
+    boxes, scores = [[0.1 * k, 0.2, 0.05, 0.1] for k in range(8)], [0.9 - 0.01 * k for k in range(8)]
+    kept = nms.non_max_suppression(np.array(boxes), 0.5, scores)
+    detections = [(box, score, k) for k, (box, score) in enumerate(zip(boxes, scores, strict=True))]
+    tracks = motion_tracker(nms_max_overlap=0.5).update_tracks(detections, embeds=np.eye(8))
+    assert [track.get_det_class() for track in tracks] == sorted(kept) == [0, 6]
 
 
 def test_suppression_takes_all_that_belongs_to_a_detection() -> None:
@@ -643,8 +641,8 @@ def test_memory_stays_flat() -> None:
         return int(tracks[-1].track_id)
 
     run(600, 0)
-    store = tracker.tracker.store
-    room = len(store.rows.id), len(store.gallery.newer)
+    table = tracker.tracker.table
+    room = len(table.tracks), len(table.gallery.blocks)
     tracemalloc.start()
     try:
         run(700, 600)
@@ -653,7 +651,7 @@ def test_memory_stays_flat() -> None:
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    store = tracker.tracker.store
+    table = tracker.tracker.table
     assert births > 3000
-    assert (len(store.rows.id), len(store.gallery.newer)) == room
+    assert (len(table.tracks), len(table.gallery.blocks)) == room
     assert grown < 300_000, f"{grown} bytes more after 2100 frames"

@@ -19,7 +19,7 @@ def test_a_mapping_describes_a_tracker() -> None:
     tracker = EdgeDeepSort.from_config(MOTION)
     assert tracker.embedder is None
     assert tracker.method == "deepsort"
-    settings = tracker.tracker.settings
+    settings = tracker.tracker.core.settings
     assert (settings.max_age, settings.n_init) == (7, 2)
     box = np.array([[10.0, 10.0, 20.0, 40.0]])
     assert not tracker.update(box).confirmed.any()
@@ -29,7 +29,9 @@ def test_a_mapping_describes_a_tracker() -> None:
 def test_a_file_describes_the_same_tracker(tmp_path: Path) -> None:
     path = tmp_path / "cam.yaml"
     path.write_text("embedder: {model: null}\ntracker: {method: deepsort, max_age: 7, n_init: 2}\n")
-    assert EdgeDeepSort.from_config(path).tracker.settings == EdgeDeepSort.from_config(MOTION).tracker.settings
+    assert (
+        EdgeDeepSort.from_config(path).tracker.core.settings == EdgeDeepSort.from_config(MOTION).tracker.core.settings
+    )
 
 
 def test_the_embedder_is_the_configured_one(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,10 +124,13 @@ for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True
 """
 
 
+WARM_UP = "from edge_tracker.tracking.warmup import warm_up"
+
+
 @pytest.mark.parametrize(("method", "everything"), [("deepsort", EVERYTHING), ("edge", EVERYTHING_OF_EDGE)])
 def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str) -> None:
     out = run(
-        f"{DISPATCHERS}\nedge_tracker.tracking.warmup({method!r})\nbefore = forms()\n{everything}\n"
+        f"{WARM_UP}\n{DISPATCHERS}\nwarm_up({method!r})\nbefore = forms()\n{everything}\n"
         "print({name: count for name, count in forms().items() if count != before.get(name, 0)})"
     ).stdout
     assert out.strip() == "{}", "these functions got forms that warmup() does not know"
@@ -143,21 +146,21 @@ def test_the_cache_is_where_numba_is_told_to_put_it(copied: Path, tmp_path: Path
 
 
 def test_a_cache_of_other_sources_is_not_used(copied: Path) -> None:
-    """`snapshot` has `kalman.box` compiled into it: if that changes, Numba by itself goes on with the old code."""
+    """`show` has `kalman.box` compiled into it: if that changes, Numba by itself goes on with the old code."""
     program = """
 import numpy as np
-from edge_tracker.tracking.tables import TrackStore
-store = TrackStore()
-store.rows.mean[0, :4] = 50, 50, 1, 10
-store.counters[0] = 1
-print(store.snapshot()[1])
+from edge_tracker.tracking.deepsort.tables import DeepSortTable
+table = DeepSortTable()
+table.tracks["mean"][0, :4] = 50, 50, 1, 10
+table.tables.counts[0]["live"] = 1
+print(table.shown()["ltrb"])
 """
     assert run(program, cwd=copied).stdout.split() == ["[[45.", "45.", "55.", "55.]]"]
-    assert list(copied.rglob("tables.snapshot-*.nbi"))
+    assert list(copied.rglob("tables.show-*.nbi"))
     source = copied / "edge_tracker" / "tracking" / "deepsort" / "kalman.py"
     text = source.read_text()
-    assert text.count("height = max(means[row, 3], 0.0)") == 1
-    source.write_text(text.replace("height = max(means[row, 3], 0.0)", "height = max(means[row, 3], 0.0) * 2"))
+    assert text.count("height = max(mean[3], 0.0)") == 1
+    source.write_text(text.replace("height = max(mean[3], 0.0)", "height = max(mean[3], 0.0) * 2"))
     assert run(program, cwd=copied).stdout.split() == ["[[40.", "40.", "60.", "60.]]"]
 
 

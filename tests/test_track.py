@@ -187,7 +187,7 @@ def test_a_tracker_that_is_gone_is_freed_but_for_the_rows_of_kept_tracks() -> No
     tracker, track = tracked()
     for _ in range(6):
         tracker.update_tracks([], embeds=[])
-    dying = weakref.ref(tracker.tracker.store.gallery.unit)
+    dying = weakref.ref(tracker.tracker.table.gallery.unit)
     del tracker
     gc.collect()
     assert dying() is None

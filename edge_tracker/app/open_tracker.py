@@ -14,8 +14,7 @@ from edge_tracker.app.config.schema import Config, tracker_arguments
 from edge_tracker.app.open_models import open_embedder
 from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.embedding.protocol import AppearanceEmbedder
-from edge_tracker.tracking import warmup
-from edge_tracker.tracking.deepsort.tracker import step
+from edge_tracker.tracking.warmup import is_compiled
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +53,13 @@ def compile_ahead(method: str) -> None:
     """See that the tracker is compiled before the clock runs.
 
     The compiler's memory stays with the process that it ran in: some 200 MB. So where nothing is cached yet, another
-    process fills the cache, and here only what the run uses is loaded from it.
+    process fills the cache, and here only what the run uses is loaded from it. Where nothing can be cached, the first
+    frame compiles.
     """
-    cache = step.stats.cache_path
-    if cache is None or not sys.executable:  # nothing can be cached: compile here
-        warmup(method)
-        return
-    largest = "edge.step-*.nbi" if method == "edge" else "tracker.step-*.nbi"
-    if not any(Path(cache).glob(largest)):
-        log.info("compiling the tracker; it takes a minute or two, this once")
+    if not is_compiled(method) and sys.executable:
+        log.info("compiling the tracker for this processor, which takes up to a minute and happens once")
         subprocess.run(
-            [sys.executable, "-m", "edge_tracker", "warmup"],
+            [sys.executable, "-m", "edge_tracker", "warmup", "--method", method],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

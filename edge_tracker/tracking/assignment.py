@@ -1,4 +1,4 @@
-"""Minimum-cost assignment of tracks to detections, overlap, and non-maximum suppression.
+"""Minimum-cost assignment of tracks to detections, and overlap.
 
 After gating, the allowed pairs form a sparse graph. Pricing every forbidden pair at one cost above all allowed ones, as
 DeepSORT does, makes the best assignment the matching of largest total gain (forbidden cost minus cost), and that falls
@@ -8,31 +8,29 @@ solver.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from edge_tracker.tracking.arrays import Bools, Floats, Ints, filled
 from edge_tracker.tracking.jit import jit
 
 NONE = -1
 
 
 @jit
-def iou(box, boxes, k):  # type: ignore[no-untyped-def]
-    """Intersection over union of a box and the k-th of others, both left, top, width, height; 0 where they are apart.
-
-    Args:
-        box: 4 numbers.
-        boxes: (K, 4).
-    """
-    width = min(box[0] + box[2], boxes[k, 0] + boxes[k, 2]) - max(box[0], boxes[k, 0])
-    height = min(box[1] + box[3], boxes[k, 1] + boxes[k, 3]) - max(box[1], boxes[k, 1])
+def iou(box: Floats, other: Floats) -> float:
+    """Intersection over union of two boxes (4,) left, top, width, height; 0 where they are apart."""
+    width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
+    height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     if width <= 0.0 or height <= 0.0:
         return 0.0
     both = width * height
-    return both / (box[2] * box[3] + boxes[k, 2] * boxes[k, 3] - both)
+    return both / (box[2] * box[3] + other[2] * other[3] - both)
 
 
 @jit
-def solve(cost):  # type: ignore[no-untyped-def]
+def solve(cost: Floats) -> Ints:
     """Exact minimum-cost assignment by shortest augmenting paths (Jonker and Volgenant, 1987), without initialisation.
 
     Args:
@@ -44,14 +42,15 @@ def solve(cost):  # type: ignore[no-untyped-def]
     n_rows, n_columns = cost.shape
     row_price = np.zeros(n_rows)
     column_price = np.zeros(n_columns)
-    row_of = np.full(n_columns, NONE)
-    column_of = np.full(n_rows, NONE)
+    row_of = filled(n_columns, NONE)
+    column_of = filled(n_rows, NONE)
     came_from = np.empty(n_columns, dtype=np.int64)
     distance = np.empty(n_columns)
     reached = np.empty(n_columns, dtype=np.bool_)
     for start in range(n_rows):
-        distance[:] = np.inf
-        reached[:] = False
+        for column in range(n_columns):
+            distance[column] = np.inf
+            reached[column] = False
         row, length, last = start, 0.0, NONE
         while True:
             # Extend the shortest alternating path from `row`, then take the nearest column not yet reached.
@@ -86,33 +85,72 @@ def solve(cost):  # type: ignore[no-untyped-def]
     return column_of
 
 
+class _Graph(NamedTuple):
+    """The allowed pairs, by row (see `match_pairs`) and by column: its rows are column_rows[column_starts[column]:]."""
+
+    starts: Ints
+    columns: Ints
+    column_starts: Ints
+    column_rows: Ints
+
+
+class _Component(NamedTuple):
+    """The rows and columns that are connected, in the order in which they were found, and all found so far."""
+
+    rows: Ints
+    columns: Ints
+    row_seen: Bools
+    column_seen: Bools
+
+
 @jit
-def _component(first, starts, columns, column_starts, column_rows, row_seen, column_seen, rows, cols):  # type: ignore[no-untyped-def]
-    """Collect the rows and columns connected to row `first`; returns how many of each."""
-    rows[0] = first
-    row_seen[first] = True
-    n_rows, n_cols, at = 1, 0, 0
+def _collect(first: int, graph: _Graph, found: _Component) -> tuple[int, int]:
+    """Write the rows and columns connected to row `first` into `found`; returns how many of each."""
+    found.rows[0] = first
+    found.row_seen[first] = True
+    n_rows, n_columns, at = 1, 0, 0
     while at < n_rows:
-        row = rows[at]
+        row = found.rows[at]
         at += 1
-        for e in range(starts[row], starts[row + 1]):
-            column = columns[e]
-            if column_seen[column]:
+        for e in range(graph.starts[row], graph.starts[row + 1]):
+            column = graph.columns[e]
+            if found.column_seen[column]:
                 continue
-            column_seen[column] = True
-            cols[n_cols] = column
-            n_cols += 1
-            for f in range(column_starts[column], column_starts[column + 1]):
-                other = column_rows[f]
-                if not row_seen[other]:
-                    row_seen[other] = True
-                    rows[n_rows] = other
+            found.column_seen[column] = True
+            found.columns[n_columns] = column
+            n_columns += 1
+            for f in range(graph.column_starts[column], graph.column_starts[column + 1]):
+                other = graph.column_rows[f]
+                if not found.row_seen[other]:
+                    found.row_seen[other] = True
+                    found.rows[n_rows] = other
                     n_rows += 1
-    return n_rows, n_cols
+    return n_rows, n_columns
 
 
 @jit
-def match_pairs(starts, columns, costs, n_columns, forbidden):  # type: ignore[no-untyped-def]
+def _graph(starts: Ints, columns: Ints, column_starts: Ints) -> _Graph:
+    """The graph of the allowed pairs.
+
+    Args:
+        starts, columns: as for `match_pairs`.
+        column_starts: (C + 1,) int64, 0 and then the number of rows of each column; becomes their running sum.
+    """
+    n_columns = column_starts.shape[0] - 1
+    filled_to = np.empty(n_columns, dtype=np.int64)
+    for column in range(n_columns):
+        filled_to[column] = column_starts[column]
+        column_starts[column + 1] += column_starts[column]
+    column_rows = np.empty(columns.shape[0], dtype=np.int64)
+    for row in range(starts.shape[0] - 1):
+        for e in range(starts[row], starts[row + 1]):
+            column_rows[filled_to[columns[e]]] = row
+            filled_to[columns[e]] += 1
+    return _Graph(starts, columns, column_starts, column_rows)
+
+
+@jit
+def match_pairs(starts: Ints, columns: Ints, costs: Floats, n_columns: int, forbidden: float) -> Ints:
     """Best matching over the allowed pairs of a sparse graph.
 
     Equal to the dense assignment in which every other pair costs `forbidden`, with the forbidden pairs then dropped.
@@ -128,10 +166,9 @@ def match_pairs(starts, columns, costs, n_columns, forbidden):  # type: ignore[n
         (R,) int64, the column matched to each row, or -1.
     """
     n_rows = starts.shape[0] - 1
-    matched = np.full(n_rows, NONE)
-    column_starts = np.zeros(n_columns + 1, dtype=np.int64)
-    n_edges = starts[n_rows]
-    for e in range(n_edges):
+    matched = filled(n_rows, NONE)
+    column_starts = filled(n_columns + 1, 0)
+    for e in range(starts[n_rows]):
         column_starts[columns[e] + 1] += 1
     competing = 0
     for row in range(n_rows):
@@ -144,69 +181,37 @@ def match_pairs(starts, columns, costs, n_columns, forbidden):  # type: ignore[n
     if competing == 0:
         return matched
 
-    for column in range(n_columns):
-        column_starts[column + 1] += column_starts[column]
-    column_rows = np.empty(n_edges, dtype=np.int64)
-    filled = column_starts[:-1].copy()
-    for row in range(n_rows):
-        for e in range(starts[row], starts[row + 1]):
-            column_rows[filled[columns[e]]] = row
-            filled[columns[e]] += 1
-    row_seen = np.zeros(n_rows, dtype=np.bool_)
-    column_seen = np.zeros(n_columns, dtype=np.bool_)
+    graph = _graph(starts, columns, column_starts)
+    found = _Component(
+        np.empty(n_rows, dtype=np.int64),
+        np.empty(n_columns, dtype=np.int64),
+        np.zeros(n_rows, dtype=np.bool_),
+        np.zeros(n_columns, dtype=np.bool_),
+    )
     place = np.empty(n_columns, dtype=np.int64)
-    rows = np.empty(n_rows, dtype=np.int64)
-    cols = np.empty(n_columns, dtype=np.int64)
     for first in range(n_rows):
-        if row_seen[first] or matched[first] != NONE or starts[first] == starts[first + 1]:
+        if found.row_seen[first] or matched[first] != NONE or starts[first] == starts[first + 1]:
             continue
-        r, c = _component(first, starts, columns, column_starts, column_rows, row_seen, column_seen, rows, cols)
+        r, c = _collect(first, graph, found)
         for j in range(c):
-            place[cols[j]] = j
-        cost = np.full((r, c) if r <= c else (c, r), forbidden)
+            place[found.columns[j]] = j
+        tall = r > c  # `solve` wants no more rows than columns
+        cost = np.empty((c, r) if tall else (r, c))
+        for i in range(cost.shape[0]):
+            for j in range(cost.shape[1]):
+                cost[i, j] = forbidden
         for i in range(r):
-            for e in range(starts[rows[i]], starts[rows[i] + 1]):
+            for e in range(starts[found.rows[i]], starts[found.rows[i] + 1]):
                 j = place[columns[e]]
-                if r <= c:
-                    cost[i, j] = min(costs[e], forbidden)
-                else:
+                if tall:
                     cost[j, i] = min(costs[e], forbidden)
+                else:
+                    cost[i, j] = min(costs[e], forbidden)
         answer = solve(cost)
         for k in range(answer.shape[0]):
             if cost[k, answer[k]] < forbidden:
-                if r <= c:
-                    matched[rows[k]] = cols[answer[k]]
+                if tall:
+                    matched[found.rows[answer[k]]] = found.columns[k]
                 else:
-                    matched[rows[answer[k]]] = cols[k]
+                    matched[found.rows[k]] = found.columns[answer[k]]
     return matched
-
-
-@jit
-def suppress(boxes, scores, max_overlap):  # type: ignore[no-untyped-def]
-    """Non-maximum suppression as deep-sort-realtime does it, for boxes of any scale.
-
-    From the highest score down, a box is kept and every other box is dropped of whose own area more than
-    `max_overlap` is covered. Equal scores: the later one wins.
-
-    Args:
-        boxes: (M, 4) ltwh.
-        scores: (M,).
-        max_overlap: share of a box's area, 0 to 1.
-
-    Returns:
-        (M,) bool, True for the boxes that stay.
-    """
-    order = np.argsort(scores, kind="mergesort")[::-1]
-    keep = np.ones(scores.shape[0], dtype=np.bool_)
-    for a in range(order.shape[0]):
-        i = order[a]
-        if not keep[i]:
-            continue
-        for b in range(a + 1, order.shape[0]):
-            j = order[b]
-            if keep[j]:
-                width = min(boxes[i, 0] + boxes[i, 2], boxes[j, 0] + boxes[j, 2]) - max(boxes[i, 0], boxes[j, 0])
-                height = min(boxes[i, 1] + boxes[i, 3], boxes[j, 1] + boxes[j, 3]) - max(boxes[i, 1], boxes[j, 1])
-                if width > 0.0 and height > 0.0 and width * height > max_overlap * boxes[j, 2] * boxes[j, 3]:
-                    keep[j] = False
-    return keep

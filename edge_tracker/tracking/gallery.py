@@ -1,229 +1,244 @@
-"""Appearance: what each track has looked like, and how far a detection is from that.
+"""Galleries: the latest appearance features of each track, and how far a detection is from them.
 
-A track's gallery is a queue of unit feature rows: the newest enters at one end, and beyond the budget the oldest leaves
-at the other. Rows lie in blocks, which all tracks take from one pool, so that memory follows what is really stored,
-giving a gallery back costs nothing, and a search runs through contiguous memory, newest rows first. (Measured with
-single rows instead of blocks: nine times slower, by cache and TLB misses.) Rows are normalised once, when they enter.
+A gallery is a queue of unit feature rows: the newest enters at one end, and beyond the budget the oldest leaves at the
+other. Rows lie in blocks, which all tracks take from one pool, so that memory follows what is really stored, giving a
+gallery back costs nothing, and a search runs through contiguous memory, newest rows first. (Measured with single rows
+instead of blocks: nine times slower, by cache and TLB misses.) Rows are normalised once, when they enter.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge_tracker.tracking.arrays import Floats, Record, Table
 from edge_tracker.tracking.jit import jit
 
 NO_ROW = -1
-BLOCK = 16  # rows
+BLOCK_ROWS = 16
 
 # Lengths of features whose inverse float32 still holds.
 LEAST_LENGTH, MOST_LENGTH = 1e-30, float(np.finfo(np.float32).max)
 
+# One queue: its ends, rows of the pool or NO_ROW, and how many rows it holds.
+QUEUE = np.dtype([("newest", "i4"), ("oldest", "i4"), ("held", "i4")], align=True)
+EMPTY_QUEUE = np.array((NO_ROW, NO_ROW, 0), dtype=QUEUE)
+
+# The links of a block: the next newer and the next older block of the same queue; of a free block, `newer` is the next
+# free one.
+BLOCK = np.dtype([("newer", "i4"), ("older", "i4")], align=True)
+
+# The free blocks: the first of them and their number.
+FREE = np.dtype([("first", "i8"), ("count", "i8")], align=True)
+
 
 class Gallery(NamedTuple):
-    """Pool of P blocks of feature rows; row r is in block r // BLOCK.
+    """The pool that all queues take their rows from: P blocks; row r is in block r // BLOCK_ROWS.
 
     Attributes:
-        unit: (P * BLOCK, D) float32, rows of length 1.
-        norm: (P * BLOCK,) float32, the length each row had.
-        newer: (P,) int32, the next newer block of the same track; of a free block, the next free one.
-        older: (P,) int32, the next older block of the same track.
-        free: (2,) int64, first free block and number of free blocks.
+        unit: (P * BLOCK_ROWS, D) float32, rows of length 1.
+        norm: (P * BLOCK_ROWS,) float32, the length each row had.
+        blocks: (P,) BLOCK.
+        free: (1,) FREE.
     """
 
-    unit: np.ndarray
-    norm: np.ndarray
-    newer: np.ndarray
-    older: np.ndarray
-    free: np.ndarray
-
-
-class Queues(NamedTuple):
-    """Where the gallery of each of N tracks begins and ends.
-
-    Attributes:
-        newest, oldest: (N,) int32 rows, NO_ROW for an empty gallery.
-        held: (N,) int32, how many rows.
-    """
-
-    newest: np.ndarray
-    oldest: np.ndarray
-    held: np.ndarray
+    unit: Floats
+    norm: Floats
+    blocks: Table
+    free: Table
 
 
 def make_gallery(blocks: int, dimension: int, old: Gallery | None = None) -> Gallery:
-    """A pool of `blocks` blocks, the first of them taken over from a smaller pool if one is given."""
-    had = 0 if old is None else len(old.newer)
+    """A pool of `blocks` blocks, the first of them copied from a smaller pool if one is given."""
+    had = 0 if old is None else len(old.blocks)
     gallery = Gallery(
-        unit=np.empty((blocks * BLOCK, dimension), dtype=np.float32),
-        norm=np.empty(blocks * BLOCK, dtype=np.float32),
-        newer=np.arange(1, blocks + 1, dtype=np.int32),
-        older=np.full(blocks, NO_ROW, dtype=np.int32),
-        free=np.array([had, blocks - had], dtype=np.int64),
+        unit=np.empty((blocks * BLOCK_ROWS, dimension), dtype=np.float32),
+        norm=np.empty(blocks * BLOCK_ROWS, dtype=np.float32),
+        blocks=np.empty(blocks, dtype=BLOCK),
+        free=np.array([(had, blocks - had)], dtype=FREE),
     )
+    gallery.blocks["newer"] = np.arange(1, blocks + 1)
+    gallery.blocks["older"] = NO_ROW
     if old is not None:
-        gallery.unit[: had * BLOCK] = old.unit
-        gallery.norm[: had * BLOCK] = old.norm
-        gallery.newer[:had] = old.newer
-        gallery.older[:had] = old.older
-        if old.free[1]:  # the old free blocks, then the new ones
-            last = old.free[0]
-            for _ in range(old.free[1] - 1):
-                last = old.newer[last]
-            gallery.newer[last] = had
-            gallery.free[:] = old.free[0], blocks - had + old.free[1]
+        gallery.unit[: had * BLOCK_ROWS] = old.unit
+        gallery.norm[: had * BLOCK_ROWS] = old.norm
+        gallery.blocks[:had] = old.blocks
+        if free := int(old.free[0]["count"]):  # the old free blocks, then the new ones
+            first = last = int(old.free[0]["first"])
+            for _ in range(free - 1):
+                last = int(old.blocks[last]["newer"])
+            gallery.blocks[last]["newer"] = had
+            gallery.free[0] = first, blocks - had + free
     return gallery
 
 
 # Reordering a sum is what lets the compiler use vector instructions; NaN and infinity must still come through.
 @jit(fastmath={"reassoc", "contract", "nsz"})
-def dot(a, i, b, j):  # type: ignore[no-untyped-def]
-    """Inner product of row i of `a` and row j of `b`, both (., D) float32."""
-    total = np.float32(0.0)
-    for d in range(a.shape[1]):
-        total += a[i, d] * b[j, d]
+def dot(a: Floats, b: Floats) -> float:
+    """Inner product of two features (D,) float32."""
+    total: Any = np.float32(0.0)
+    for d in range(a.shape[0]):
+        total += a[d] * b[d]
     return total
 
 
 @jit
-def feature_norm(features, k):  # type: ignore[no-untyped-def]
-    """Length of the k-th of the features (M, D) float32, also where its square over- or underflows float32.
+def feature_norm(feature: Floats) -> float:
+    """Length of a feature (D,) float32, also where its square over- or underflows float32.
 
     0, no appearance, if it is next to nothing; inf if float32 cannot hold it or the feature has NaN or inf.
     """
-    square = dot(features, k, features, k)
+    square = dot(feature, feature)
     if square > np.float32(1e-30) and square < np.float32(1e30):
         return float(np.sqrt(square))
     wide = 0.0
-    for d in range(features.shape[1]):
-        wide += np.float64(features[k, d]) * np.float64(features[k, d])  # Numba's float() would leave it float32
+    for d in range(feature.shape[0]):
+        wide += np.float64(feature[d]) * np.float64(feature[d])  # Numba's float() would leave it float32
     length = np.sqrt(wide)
     if length < LEAST_LENGTH:
         return 0.0
-    return length if length <= MOST_LENGTH else np.inf
+    return float(length) if length <= MOST_LENGTH else np.inf
 
 
 @jit
-def _take_block(gallery):  # type: ignore[no-untyped-def]
-    block = gallery.free[0]
-    gallery.free[0] = gallery.newer[block]
-    gallery.free[1] -= 1
+def _take_block(gallery: Gallery) -> int:
+    free = gallery.free[0]
+    block = free["first"]
+    free["first"] = gallery.blocks[block]["newer"]
+    free["count"] -= 1
     return block
 
 
 @jit
-def _give_block(gallery, block):  # type: ignore[no-untyped-def]
-    gallery.newer[block] = gallery.free[0]
-    gallery.free[0] = block
-    gallery.free[1] += 1
+def _return_block(gallery: Gallery, block: int) -> None:
+    free = gallery.free[0]
+    gallery.blocks[block]["newer"] = free["first"]
+    free["first"] = block
+    free["count"] += 1
 
 
 @jit
-def append(gallery, queues, track, features, k, norm, budget):  # type: ignore[no-untyped-def]
-    """Put a feature into a track's gallery; beyond the budget it replaces the oldest.
+def _drop_oldest(gallery: Gallery, queue: Record) -> None:
+    """Take the oldest row out of a queue that holds at least one."""
+    oldest = queue["oldest"]
+    block = oldest // BLOCK_ROWS
+    if oldest == queue["newest"]:
+        queue["newest"] = NO_ROW
+        _return_block(gallery, block)
+    elif oldest % BLOCK_ROWS == BLOCK_ROWS - 1:
+        queue["oldest"] = gallery.blocks[block]["newer"] * BLOCK_ROWS
+        _return_block(gallery, block)
+    else:
+        queue["oldest"] = oldest + 1
+    queue["held"] -= 1
+
+
+@jit
+def append(gallery: Gallery, queue: Record, feature: Floats, norm: float, budget: int) -> None:
+    """Put a feature into a queue; beyond the budget it replaces the oldest.
 
     Args:
         gallery: the pool; it must have a free block.
-        queues: the galleries; changed.
-        track: which of them.
-        features: (M, D) float32, of which the k-th.
+        queue: QUEUE; changed.
+        feature: (D,) float32.
         norm: its length, greater than 0.
-        budget: rows a gallery may hold; 0 for no limit.
+        budget: rows a queue may hold; 0 for no limit.
     """
-    newest, oldest, count = queues.newest, queues.oldest, queues.held
-    if budget > 0 and count[track] >= budget:
-        gone = oldest[track]
-        block = gone // BLOCK
-        if gone == newest[track]:
-            newest[track] = NO_ROW
-            _give_block(gallery, block)
-        elif gone % BLOCK == BLOCK - 1:
-            oldest[track] = gallery.newer[block] * BLOCK
-            _give_block(gallery, block)
-        else:
-            oldest[track] = gone + 1
-        count[track] -= 1
-    last = newest[track]
+    if budget > 0 and queue["held"] >= budget:
+        _drop_oldest(gallery, queue)
+    last = queue["newest"]
     if last == NO_ROW:
-        row = _take_block(gallery) * BLOCK
-        oldest[track] = row
-    elif last % BLOCK == BLOCK - 1:
+        row = _take_block(gallery) * BLOCK_ROWS
+        queue["oldest"] = row
+    elif last % BLOCK_ROWS == BLOCK_ROWS - 1:
         block = _take_block(gallery)
-        gallery.newer[last // BLOCK] = block
-        gallery.older[block] = last // BLOCK
-        row = block * BLOCK
+        gallery.blocks[last // BLOCK_ROWS]["newer"] = block
+        gallery.blocks[block]["older"] = last // BLOCK_ROWS
+        row = block * BLOCK_ROWS
     else:
         row = last + 1
-    newest[track] = row
-    count[track] += 1
+    queue["newest"] = row
+    queue["held"] += 1
     gallery.norm[row] = norm
     scale = np.float32(1.0 / norm)
-    for d in range(features.shape[1]):
-        gallery.unit[row, d] = features[k, d] * scale
+    unit = gallery.unit[row]
+    for d in range(feature.shape[0]):
+        unit[d] = feature[d] * scale
 
 
 @jit
-def append_unit(gallery, queues, track, unit, k, norm, budget):  # type: ignore[no-untyped-def]
-    """`append` the k-th of rows that are of length 1 already, and keep the length that it had before."""
-    append(gallery, queues, track, unit, k, 1.0, budget)
-    gallery.norm[queues.newest[track]] = norm
+def append_unit(gallery: Gallery, queue: Record, unit: Floats, norm: float, budget: int) -> None:
+    """`append` a feature (D,) that has length 1 already, and keep the length that it had before."""
+    append(gallery, queue, unit, 1.0, budget)
+    gallery.norm[queue["newest"]] = norm
 
 
 @jit
-def release(gallery, newest, oldest):  # type: ignore[no-untyped-def]
-    """Give a whole gallery back to the pool. Its content stays readable until the next `append`.
-
-    Args:
-        newest, oldest: its ends, or NO_ROW.
-    """
-    if newest == NO_ROW:
+def release(gallery: Gallery, queue: Record) -> None:
+    """Give all blocks of a queue back to the pool. Their rows stay readable until the next `append`."""
+    if queue["newest"] == NO_ROW:
         return
-    block = oldest // BLOCK
+    block, last = queue["oldest"] // BLOCK_ROWS, queue["newest"] // BLOCK_ROWS
     while True:
-        following = gallery.newer[block]
-        _give_block(gallery, block)
-        if block == newest // BLOCK:
+        following = gallery.blocks[block]["newer"]
+        _return_block(gallery, block)
+        if block == last:
             break
         block = following
 
 
 @jit
-def older_row(older, row):  # type: ignore[no-untyped-def]
-    """The next older row of a gallery, given the pool's links between blocks."""
-    return row - 1 if row % BLOCK else older[row // BLOCK] * BLOCK + BLOCK - 1
+def clear(queue: Record) -> None:
+    """Make a queue empty; its blocks must have been released before, or never taken."""
+    queue["newest"] = queue["oldest"] = NO_ROW
+    queue["held"] = 0
 
 
 @jit
-def smallest_distance(gallery, newest, count, features, k, norm, enough):  # type: ignore[no-untyped-def]
-    """Smallest cosine distance (1 - cosine) between a feature and the newest rows of a gallery, newest first.
+def older_row(blocks: Table, row: int) -> int:
+    """The next older row of the same queue."""
+    return row - 1 if row % BLOCK_ROWS else blocks[row // BLOCK_ROWS]["older"] * BLOCK_ROWS + BLOCK_ROWS - 1
+
+
+@jit
+def newer_row(blocks: Table, row: int) -> int:
+    """The next newer row of the same queue."""
+    return row + 1 if row % BLOCK_ROWS != BLOCK_ROWS - 1 else blocks[row // BLOCK_ROWS]["newer"] * BLOCK_ROWS
+
+
+@jit
+def smallest_distance(
+    gallery: Gallery, queue: Record, count: int, feature: Floats, norm: float, enough: float
+) -> float:
+    """Smallest cosine distance (1 - cosine) between a feature and the newest rows of a queue, newest first.
 
     Args:
         gallery: the pool.
-        newest: newest row of the gallery.
+        queue: QUEUE.
         count: rows to look at.
-        features: (M, D) float32, of which the k-th.
+        feature: (D,) float32.
         norm: its length; 0 stands for no appearance, at distance 1 from everything.
         enough: stop at the first distance no larger than this.
 
     Returns:
         The distance, infinite if there was no row.
     """
-    unit, older = gallery.unit, gallery.older
-    best, row = np.inf, newest
+    best, row = np.inf, queue["newest"]
     for _ in range(count):
-        distance = 1.0 - dot(unit, row, features, k) / norm if norm > 0.0 else 1.0
+        distance = 1.0 - dot(gallery.unit[row], feature) / norm if norm > 0.0 else 1.0
         best = min(best, distance)
         if best <= enough:
             break
-        row = older_row(older, row)
+        row = older_row(gallery.blocks, row)
     return best
 
 
-def chain(gallery: Gallery, newest: int, count: int) -> list[int]:
-    """The rows of a gallery, oldest first."""
-    rows = []
-    for _ in range(count):
-        rows.append(newest)
-        newest = int(older_row(gallery.older, newest))
+def rows_of(gallery: Gallery, queue: Record) -> list[int]:
+    """The rows of a queue, oldest first."""
+    rows: list[int] = []
+    row = int(queue["newest"])
+    for _ in range(int(queue["held"])):
+        rows.append(row)
+        row = int(older_row(gallery.blocks, row))
     return rows[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,22 +10,33 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import config, njit
+from numba.core import event
+
+log = logging.getLogger(__name__)
+
+_phases: dict[Callable[..., Any], str] = {}
 
 
-def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **options: Any) -> Any:
     """Numba's `njit` with a disk cache, NumPy's division rules (no exception) and no hidden threads.
 
     Where no folder for the cache can be written (a read-only image), the function is compiled anew in every process,
-    and one warning says what to set.
+    and one warning says what to set. With NUMBA_DISABLE_JIT=1 functions stay plain Python.
 
     Args:
         function: the function to compile; None when used as `@jit(...)`.
+        phase: it is called for every frame, and large: compiling it is announced, since that takes seconds.
         options: passed on to `njit`.
     """
     if function is None:
-        return lambda decorated: jit(decorated, **options)
-    options = {"error_model": "numpy", "nogil": True, **options}
+        return lambda decorated: jit(decorated, phase=phase, **options)
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return function
+    if phase:
+        _phases[function] = f"{function.__module__.removeprefix('edge_tracker.tracking.')}.{function.__name__}"
+    # Nothing here is called from C, so the wrapper for that, which takes a tenth of the time, is not made.
+    options = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **options}
     try:
         compiled = njit(cache=True, **options)(function)
         _drop_stale(Path(compiled.stats.cache_path))
@@ -34,6 +46,42 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
             raise
         _warn_not_cached()
         return njit(**options)(function)
+
+
+def is_cached(phase: Any) -> bool:
+    """True if a phase's code is on disk; also where it never will be, because nothing can be cached or compiled."""
+    disabled = config.DISABLE_JIT  # type: ignore[attr-defined]
+    cache = None if disabled else phase.stats.cache_path
+    if cache is None:
+        return True
+    stem = Path(phase.py_func.__code__.co_filename).stem
+    return any(Path(cache).glob(f"{stem}.{phase.py_func.__name__}-*.nbi"))
+
+
+class _Announcer(event.Listener):
+    """Says that the tracker is being compiled: once as a warning, which a notebook shows, then phase by phase."""
+
+    def __init__(self) -> None:
+        self._announced = False
+
+    def on_start(self, event: event.Event) -> None:
+        """A function is not in the cache, and is compiled now."""
+        name = _phases.get(event.data["dispatcher"].py_func)
+        if name is None:
+            return
+        if not self._announced:
+            self._announced = True
+            log.warning(
+                "compiling the tracker for this processor, which takes up to a minute and happens once "
+                "(`edge-tracker warmup` does it ahead)"
+            )
+        log.info("compiling %s", name)
+
+    def on_end(self, event: event.Event) -> None:
+        """It has been compiled."""
+
+
+event.register("numba:compile", _Announcer())  # type: ignore[no-untyped-call]
 
 
 @lru_cache

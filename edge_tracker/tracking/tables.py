@@ -1,26 +1,28 @@
-"""All live tracks as a struct of arrays: one row a track, in order of birth."""
+"""The table of live tracks: one row a track, in the order in which they started."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edge_tracker.errors import InputError
+from edge_tracker.tracking.arrays import Floats, Ints, Record, Table
 from edge_tracker.tracking.assignment import NONE
-from edge_tracker.tracking.deepsort import kalman
-from edge_tracker.tracking.edge import filter as edge_filter
 from edge_tracker.tracking.gallery import (
-    BLOCK,
+    BLOCK_ROWS,
+    EMPTY_QUEUE,
     NO_ROW,
-    Queues,
+    QUEUE,
+    Gallery,
     append,
     append_unit,
-    chain,
+    clear,
     feature_norm,
     make_gallery,
-    release,
+    rows_of,
 )
 from edge_tracker.tracking.jit import jit
 
@@ -29,207 +31,170 @@ TENTATIVE, CONFIRMED, DELETED = 1, 2, 3
 NO_CLASS = -1
 NO_DETECTION = -1
 
-# What `settle_tracks` takes for a single track.
-MATCHED, MISSED = np.array([0]), np.array([NONE])
-NO_MEASUREMENT = np.empty((0, 4))
+# A track.
+#   mean: x, y, then a, h (exact) or w, h (edge), and their velocities; pixels and frames.
+#   covariance: of each coordinate its variance, its covariance with its velocity, and the velocity's variance.
+#   age: frames since the first detection, from 1; time_since_update: since a detection was last matched.
+#   hits: detections matched, the first included.
+#   class_id: of the detection last matched, NO_CLASS for none. ltwh: its box.
+#   confidence: of this frame's detection, NaN without one; detection: its place in the caller's order, NO_DETECTION
+#   without one; match: its place among the detections of the frame that the method works on, NONE without one.
+#   gallery: its features.
+TRACK = np.dtype(
+    [
+        ("mean", "f8", 8),
+        ("covariance", "f8", (4, 3)),
+        ("id", "i8"),
+        ("age", "f8"),
+        ("time_since_update", "f8"),
+        ("hits", "i8"),
+        ("class_id", "i8"),
+        ("confidence", "f8"),
+        ("detection", "i8"),
+        ("match", "i8"),
+        ("ltwh", "f4", 4),
+        ("gallery", QUEUE),
+        ("state", "i1"),
+    ],
+    align=True,
+)
 
-# Places in `TrackStore.counters`.
-LIVE, NEXT_ID = 0, 1
+# How many rows are live, and the number of the next track.
+COUNTS = np.dtype([("live", "i8"), ("next_id", "i8")], align=True)
+
+# What a saved state holds of each track, by the names it has there.
+SAVED = (
+    "mean", "covariance", "id", "state", "hits", "age", "time_since_update", "class_id", "confidence", "ltwh",
+    "detection",
+)  # fmt: skip
 
 
-class Rows(NamedTuple):
-    """The columns of the table of tracks, each with room for C rows of which the first N are live.
+# What callers are shown of a track: its box as left, top, right, bottom in pixels, and fields of TRACK.
+SHOWN = np.dtype(
+    [
+        ("ltrb", "f8", 4),
+        ("id", "i8"),
+        ("class_id", "i8"),
+        ("confidence", "f8"),
+        ("time_since_update", "f8"),
+        ("detection", "i8"),
+        ("confirmed", "?"),
+    ],
+    align=True,
+)
+
+
+class Tables(NamedTuple):
+    """All that a method keeps from frame to frame.
 
     Attributes:
-        mean: (C, 8) float64, x, y, a, h and their velocities, pixels and frames.
-        covariance: (C, 4, 3) float64, see `tracking.kalman`.
-        id: (C,) int64.
-        state: (C,) int8, TENTATIVE, CONFIRMED or DELETED.
-        hits: (C,) int64, detections matched, the first included.
-        age: (C,) float64, frames since birth, from 1.
-        time_since_update: (C,) float64, frames since a detection was last matched.
-        class_id: (C,) int64 of the detection last matched, NO_CLASS for none.
-        confidence: (C,) float64 of this frame's detection, NaN without one.
-        ltwh: (C, 4) float32, box of the detection last matched.
-        detection: (C,) int64, index of this frame's detection, NO_DETECTION without one.
-        newest, oldest: (C,) int32, ends of the gallery (see `tracking.appearance`), NO_ROW for none.
-        features: (C,) int32, rows in the gallery.
+        tracks: (C,) TRACK, of which the first N are live.
+        counts: (1,) COUNTS.
+        gallery: the pool of all tracks' features; D is 0 until the first feature is seen.
     """
 
-    mean: np.ndarray
-    covariance: np.ndarray
-    id: np.ndarray
-    state: np.ndarray
-    hits: np.ndarray
-    age: np.ndarray
-    time_since_update: np.ndarray
-    class_id: np.ndarray
-    confidence: np.ndarray
-    ltwh: np.ndarray
-    detection: np.ndarray
-    newest: np.ndarray
-    oldest: np.ndarray
-    features: np.ndarray
-
-
-def make_rows(capacity: int) -> Rows:
-    """An empty table with room for `capacity` tracks."""
-    return Rows(
-        mean=np.zeros((capacity, 8)),
-        covariance=np.zeros((capacity, 4, 3)),
-        id=np.zeros(capacity, dtype=np.int64),
-        state=np.full(capacity, TENTATIVE, dtype=np.int8),
-        hits=np.ones(capacity, dtype=np.int64),
-        age=np.ones(capacity),
-        time_since_update=np.zeros(capacity),
-        class_id=np.full(capacity, NO_CLASS, dtype=np.int64),
-        confidence=np.full(capacity, np.nan),
-        ltwh=np.zeros((capacity, 4), dtype=np.float32),
-        detection=np.full(capacity, NO_DETECTION, dtype=np.int64),
-        newest=np.full(capacity, NO_ROW, dtype=np.int32),
-        oldest=np.full(capacity, NO_ROW, dtype=np.int32),
-        features=np.zeros(capacity, dtype=np.int32),
-    )
-
-
-# The functions below take the whole table and loop over it inside: passing it on row by row costs more than the work.
+    tracks: Table
+    counts: Table
+    gallery: Gallery
 
 
 @jit
-def predict_tracks(rows, first, last, dt, longest):  # type: ignore[no-untyped-def]
-    """Move rows first .. last ahead by `dt` frames; they have no detection until they are matched."""
-    mean, covariance, age, since = rows.mean, rows.covariance, rows.age, rows.time_since_update
-    detection, confidence = rows.detection, rows.confidence
-    for row in range(first, last):
-        kalman.predict(mean, covariance, row, dt, longest)
-        age[row] += dt
-        since[row] += dt
-        detection[row] = NO_DETECTION
-        confidence[row] = np.nan
+def pass_time(track: Record, dt: float) -> None:
+    """Let `dt` frames pass for a track: it has no detection until it is matched."""
+    track["age"] += dt
+    track["time_since_update"] += dt
+    track["detection"] = NO_DETECTION
+    track["confidence"] = np.nan
 
 
 @jit
-def settle_tracks(rows, first, match, measurements, n_init, max_age):  # type: ignore[no-untyped-def]
-    """Correct the rows that were matched, mark the others as missed.
-
-    A tentative track is confirmed by its `n_init`-th hit and dies of a miss, a confirmed one after `max_age` frames.
-
-    Args:
-        first: the row that `match` begins with.
-        match: (n,) int64, which of the measurements each row got, NONE for none.
-        measurements: (K, 4) float64 xyah.
-    """
-    mean, covariance, hits, since, state = rows.mean, rows.covariance, rows.hits, rows.time_since_update, rows.state
-    for k in range(match.shape[0]):
-        row = first + k
-        if match[k] != NONE:
-            kalman.update(mean, covariance, row, measurements, match[k])
-            hits[row] += 1
-            since[row] = 0.0
-            if state[row] == TENTATIVE and hits[row] >= n_init:
-                state[row] = CONFIRMED
-        elif state[row] == TENTATIVE or since[row] > max_age:
-            state[row] = DELETED
+def note_detection(track: Record, detection: Record) -> None:
+    """Write what a detection carries (box, place, confidence, class) into the track that got it."""
+    for i in range(4):
+        track["ltwh"][i] = detection["ltwh"][i]
+    track["detection"] = detection["origin"]
+    track["confidence"] = detection["confidence"]
+    track["class_id"] = detection["class_id"]
 
 
 @jit
-def open_row(rows, counters):  # type: ignore[no-untyped-def]
-    """Append a new tentative track, seen once, whose state is still to be set; returns its row."""
-    row = counters[LIVE]
-    rows.id[row] = counters[NEXT_ID]
-    rows.state[row] = TENTATIVE
-    rows.hits[row] = 1
-    rows.age[row] = 1.0
-    rows.time_since_update[row] = 0.0
-    rows.newest[row] = rows.oldest[row] = NO_ROW
-    rows.features[row] = 0
-    counters[LIVE] += 1
-    counters[NEXT_ID] += 1
+def show_track(shown: Record, track: Record, ltwh: tuple[float, float, float, float]) -> None:
+    """Copy what callers are shown of a track, whose box is `ltwh`, into a record of SHOWN."""
+    ltrb = shown["ltrb"]
+    ltrb[0], ltrb[1] = ltwh[0], ltwh[1]
+    ltrb[2], ltrb[3] = ltwh[0] + ltwh[2], ltwh[1] + ltwh[3]
+    shown["id"] = track["id"]
+    shown["class_id"] = track["class_id"]
+    shown["confidence"] = track["confidence"]
+    shown["time_since_update"] = track["time_since_update"]
+    shown["detection"] = track["detection"]
+    shown["confirmed"] = track["state"] == CONFIRMED
+
+
+@jit
+def append_track(tables: Tables) -> int:
+    """Append a tentative track with one hit, whose motion and detection are still to be set; returns its row."""
+    counts = tables.counts[0]
+    row = counts["live"]
+    track = tables.tracks[row]
+    track["id"] = counts["next_id"]
+    track["state"] = TENTATIVE
+    track["hits"] = 1
+    track["age"] = 1.0
+    track["time_since_update"] = 0.0
+    track["match"] = NONE
+    clear(track["gallery"])
+    counts["live"] += 1
+    counts["next_id"] += 1
     return row
 
 
 @jit
-def start_tracks(rows, counters, measurements, chosen):  # type: ignore[no-untyped-def]
-    """Append a tentative track at each chosen measurement, numbered in their order.
-
-    Args:
-        measurements: (K, 4) float64 xyah.
-        chosen: (B,) int64, which of them.
-    """
-    for k in chosen:
-        kalman.start(rows.mean, rows.covariance, open_row(rows, counters), measurements, k)
-
-
-@jit
-def close_up(column, kept, buried):  # type: ignore[no-untyped-def]
-    """Move the kept rows of a column (C, width) to its front and the buried ones to its end, the first of them last."""
-    capacity = column.shape[0]
-    for i in range(column.shape[1]):
-        for k in range(buried.shape[0]):
-            column[capacity - 1 - k, i] = column[buried[k], i]
-        for k in range(kept.shape[0]):
-            column[k, i] = column[kept[k], i]
+def unmatched(tables: Tables, detections: Table) -> Ints:
+    """Places (U,) int64 of the detections that no track has, ascending."""
+    free = np.empty(detections.shape[0], dtype=np.int64)
+    for k in range(free.shape[0]):
+        free[k] = k
+    for row in range(tables.counts[0]["live"]):
+        match = tables.tracks[row]["match"]
+        if match != NONE:
+            free[match] = NONE
+    count = 0
+    for k in range(free.shape[0]):
+        if free[k] != NONE:
+            free[count] = k
+            count += 1
+    return free[:count]
 
 
 @jit
-def bury(rows, counters):  # type: ignore[no-untyped-def]
+def delete_tracks(tables: Tables) -> Ints:
     """Take deleted tracks out of the live rows, which close up in order.
 
     The k-th deleted row is kept at place C - 1 - k until the next frame, so that a caller's `Track` can take its last
-    values along; its gallery is still to be given back (`release_buried`).
+    values along; its features are still to be released.
 
     Returns:
         (K,) int64, the former places of the deleted rows, ascending.
     """
-    live = rows.state[: counters[LIVE]]
-    buried = np.flatnonzero(live == DELETED)
-    if buried.shape[0] > 0:
-        kept = np.flatnonzero(live != DELETED)
-        capacity = rows.id.shape[0]
-        close_up(rows.mean, kept, buried)
-        close_up(rows.covariance.reshape(capacity, 12), kept, buried)
-        close_up(rows.id.reshape(capacity, 1), kept, buried)
-        close_up(rows.state.reshape(capacity, 1), kept, buried)
-        close_up(rows.hits.reshape(capacity, 1), kept, buried)
-        close_up(rows.age.reshape(capacity, 1), kept, buried)
-        close_up(rows.time_since_update.reshape(capacity, 1), kept, buried)
-        close_up(rows.class_id.reshape(capacity, 1), kept, buried)
-        close_up(rows.confidence.reshape(capacity, 1), kept, buried)
-        close_up(rows.ltwh, kept, buried)
-        close_up(rows.detection.reshape(capacity, 1), kept, buried)
-        close_up(rows.newest.reshape(capacity, 1), kept, buried)
-        close_up(rows.oldest.reshape(capacity, 1), kept, buried)
-        close_up(rows.features.reshape(capacity, 1), kept, buried)
-        counters[LIVE] = kept.shape[0]
-    return buried
-
-
-@jit
-def release_buried(rows, gallery, deaths):  # type: ignore[no-untyped-def]
-    """Give back the galleries of the rows that `bury` set aside; readable until the next feature is added."""
-    capacity = rows.id.shape[0]
-    for k in range(deaths):
-        release(gallery, rows.newest[capacity - 1 - k], rows.oldest[capacity - 1 - k])
-
-
-@jit
-def snapshot(rows, n, by_width):  # type: ignore[no-untyped-def]
-    """Copies of what callers ask for of the live rows: id, ltrb (N, 4), class, confidence, time since update,
-    detection, confirmed.
-
-    Args:
-        by_width: states hold the width (`tracking.edge_filter`), not the aspect ratio.
-    """
-    ltrb = np.empty((n, 4))
-    confirmed = np.empty(n, dtype=np.bool_)
-    for row in range(n):
-        left, top, width, height = edge_filter.box(rows.mean, row) if by_width else kalman.box(rows.mean, row)
-        ltrb[row, 0], ltrb[row, 1], ltrb[row, 2], ltrb[row, 3] = left, top, left + width, top + height
-        confirmed[row] = rows.state[row] == CONFIRMED
-    return (
-        rows.id[:n].copy(), ltrb, rows.class_id[:n].copy(), rows.confidence[:n].copy(),
-        rows.time_since_update[:n].copy(), rows.detection[:n].copy(), confirmed,
-    )  # fmt: skip
+    tracks, live = tables.tracks, tables.counts[0]["live"]
+    deleted = 0
+    for row in range(live):
+        if tracks[row]["state"] == DELETED:
+            deleted += 1
+    ended = np.empty(deleted, dtype=np.int64)
+    if deleted == 0:
+        return ended
+    at = 0
+    for row in range(live):
+        if tracks[row]["state"] == DELETED:
+            tracks[tracks.shape[0] - 1 - at] = tracks[row]
+            ended[at] = row
+            at += 1
+        elif at > 0:
+            tracks[row - at] = tracks[row]
+    tables.counts[0]["live"] = live - deleted
+    return ended
 
 
 def whole(frames: float) -> int | float:
@@ -237,156 +202,210 @@ def whole(frames: float) -> int | float:
     return int(frames) if frames == int(frames) else float(frames)
 
 
-class TrackStore:
-    """The table of tracks, the pool of their features, and what numbers them.
+class TrackTable(ABC):
+    """The tables of one tracker: they grow, are copied, saved and loaded here, and worked on by compiled functions.
+
+    Each method has a subclass, which knows what its states mean.
 
     Args:
-        capacity: tracks to make room for at first; the store grows.
+        capacity: tracks to make room for at first.
 
     Attributes:
-        rows: see `Rows`.
-        gallery: see `tracking.appearance.Gallery`; D is 0 until the first feature is seen.
-        counters: (2,) int64: LIVE, the number of live rows N, and NEXT_ID.
+        tables: see `Tables`; another object after each growth.
     """
 
+    dtype = TRACK
+    queues: tuple[str, ...] = ("gallery",)  # the fields that are queues of features
+    tables: Any
+
     def __init__(self, capacity: int = 64) -> None:
-        self.rows = make_rows(capacity)
-        self.gallery = make_gallery(1, 0)
-        self.counters = np.array([0, 1], dtype=np.int64)
+        self.tables = Tables(self._empty(capacity), np.array([(0, 1)], dtype=COUNTS), make_gallery(1, 0))
 
     def __len__(self) -> int:
-        return int(self.counters[LIVE])
+        return int(self.tables.counts[0]["live"])
+
+    @classmethod
+    def _empty(cls, capacity: int) -> Table:
+        """Rows of a table in which nothing is known."""
+        tracks = np.zeros(capacity, dtype=cls.dtype)
+        for name, value in (
+            ("state", TENTATIVE), ("hits", 1), ("age", 1.0), ("class_id", NO_CLASS), ("confidence", np.nan),
+            ("detection", NO_DETECTION), ("match", NONE), ("gallery", EMPTY_QUEUE),
+        ):  # fmt: skip
+            tracks[name] = value
+        return tracks
+
+    @property
+    def tracks(self) -> Table:
+        """(C,) all rows, those in use first."""
+        return self.tables.tracks
+
+    @property
+    def live(self) -> Table:
+        """(N,) view of the live rows."""
+        return self.tables.tracks[: len(self)]
+
+    @property
+    def gallery(self) -> Gallery:
+        """The pool of features."""
+        return self.tables.gallery
+
+    @property
+    def next_id(self) -> int:
+        """The number of the next track. Can be set."""
+        return int(self.tables.counts[0]["next_id"])
+
+    @next_id.setter
+    def next_id(self, value: int) -> None:
+        self.tables.counts[0]["next_id"] = value
 
     @property
     def dimension(self) -> int:
         """D, the length of the features held; 0 when there are none."""
         gallery = self.gallery
-        return gallery.unit.shape[1] if gallery.free[1] < len(gallery.newer) else 0
+        return gallery.unit.shape[1] if gallery.free[0]["count"] < len(gallery.blocks) else 0
 
-    def reserve(self, births: int) -> None:
-        """Make room for so many new tracks, and for every live one to die and be kept aside for a frame."""
-        n, capacity = len(self), len(self.rows.id)
-        needed = 2 * n + births
+    def reserve(self, starts: int) -> None:
+        """Make room for so many new tracks, and for every live one to end and be kept aside for a frame."""
+        n, capacity = len(self), len(self.tracks)
+        needed = 2 * n + starts
         if needed > capacity:
-            grown = make_rows(max(needed, 2 * capacity))
-            for new, old in zip(grown, self.rows, strict=True):
-                new[:n] = old[:n]
-            self.rows = grown
+            grown = self._empty(max(needed, 2 * capacity))
+            grown[:n] = self.tracks[:n]
+            self.tables = self.tables._replace(tracks=grown)
 
     def reserve_features(self, count: int, dimension: int) -> None:
-        """Make room for `count` more features (D,) in the pool, each in a gallery of its own."""
-        if self.gallery.unit.shape[1] != dimension:
-            self.gallery = make_gallery(max(16, count), dimension)
-        elif self.gallery.free[1] < count:
-            blocks = len(self.gallery.newer)
-            self.gallery = make_gallery(blocks + max(blocks, count), dimension, self.gallery)
+        """Make room for `count` more features (D,) in the pool, each in a block of its own."""
+        gallery = self.gallery
+        if gallery.unit.shape[1] != dimension:
+            gallery = make_gallery(max(16, count), dimension)
+        elif gallery.free[0]["count"] < count:
+            blocks = len(gallery.blocks)
+            gallery = make_gallery(blocks + max(blocks, count), dimension, gallery)
+        else:
+            return
+        self.tables = self.tables._replace(gallery=gallery)
 
-    def queues(self) -> Queues:
-        """The galleries of the rows."""
-        return Queues(self.rows.newest, self.rows.oldest, self.rows.features)
+    def alike(self, capacity: int = 1) -> TrackTable:
+        """An empty table whose rows mean the same as here."""
+        return type(self)(capacity)
 
-    def alike(self) -> TrackStore:
-        """An empty store for a track that stands alone, whose states mean the same as here."""
-        return TrackStore(capacity=1)
-
-    def box(self, row: int) -> tuple[float, float, float, float]:
-        """Left, top, width, height of a row's state, pixels."""
-        return kalman.box(self.rows.mean, row)
-
-    def snapshot(self) -> tuple[np.ndarray, ...]:
-        """What the function `snapshot` gives of the live rows."""
-        return snapshot(self.rows, len(self), False)
-
-    def predict(self, row: int, dt: float, longest: float) -> None:
-        """Move one row ahead; the arguments are those of `predict_tracks`."""
-        predict_tracks(self.rows, row, row + 1, dt, longest)
-
-    def correct(self, row: int, xyah: np.ndarray, confidence: float, n_init: int) -> None:
-        """Take a detection (4,) into one row, as `settle_tracks` does."""
-        settle_tracks(self.rows, row, MATCHED, xyah[None], n_init, 0.0)
-
-    def miss(self, row: int, max_age: float) -> None:
-        """Note that one row has no detection, as `settle_tracks` does."""
-        settle_tracks(self.rows, row, MISSED, NO_MEASUREMENT, 0, max_age)
-
-    def remember(self, row: int, feature: np.ndarray, budget: int) -> None:
-        """Take in how a row's new detection looks."""
-        self.add_feature(row, feature, budget)
-
-    def take(self, places: np.ndarray) -> TrackStore:
-        """A store of its own with copies of some rows (K,), also of those just buried, and their latest features."""
-        alone = self.alike()
-        alone.rows = Rows(*(column[places] for column in self.rows))
-        alone.counters = np.array([len(places), 1], dtype=np.int64)
-        known = np.flatnonzero(alone.rows.newest != NO_ROW)
-        alone.gallery = make_gallery(1 + len(known), self.gallery.unit.shape[1])
-        newest = alone.rows.newest[known]
-        alone.rows.newest[known] = alone.rows.oldest[known] = NO_ROW
-        alone.rows.features[known] = 0
-        for row, place in zip(known.tolist(), newest.tolist(), strict=True):
-            append_unit(alone.gallery, alone.queues(), row, self.gallery.unit, place, self.gallery.norm[place], 1)
+    def copy_rows(self, rows: Ints) -> TrackTable:
+        """A table of its own with copies of some rows (K,), also of those just deleted, and their latest features."""
+        alone = self.alike(len(rows))
+        tracks = alone.tracks
+        tracks[:] = self.tracks[rows]
+        alone.tables.counts[0] = len(rows), 1
+        newest = tracks["gallery"]["newest"].copy()
+        for name in alone.queues:
+            tracks[name] = EMPTY_QUEUE
+        known = np.flatnonzero(newest != NO_ROW)
+        if len(known):
+            alone.reserve_features(len(known), self.gallery.unit.shape[1])
+        for k in known.tolist():
+            row = newest[k]
+            append_unit(alone.gallery, tracks[k]["gallery"], self.gallery.unit[row], self.gallery.norm[row], 1)
         return alone
 
-    def latest_feature(self, row: int) -> np.ndarray | None:
+    @abstractmethod
+    def shown(self) -> Table:
+        """Copies of what callers are shown of the live rows: (N,) SHOWN."""
+
+    @abstractmethod
+    def ltrb_after(self, dt: float) -> Floats:
+        """Boxes (N, 4) left, top, right, bottom of the live rows, pixels, moved ahead by `dt` frames."""
+
+    # --- one row alone, for tracks with methods of their own ------------------------------------------------------
+
+    @abstractmethod
+    def box(self, row: int) -> tuple[float, float, float, float]:
+        """Left, top, width, height of a row's state, pixels."""
+
+    @abstractmethod
+    def predict(self, row: int, dt: float, longest: float) -> None:
+        """Move one row ahead by `dt` frames, `longest` at most."""
+
+    @abstractmethod
+    def update(self, row: int, xyah: Floats, confidence: float, n_init: int) -> None:
+        """Correct one row by its detection (4,) float64; the `n_init`-th confirms it."""
+
+    @abstractmethod
+    def miss(self, row: int, max_age: float) -> None:
+        """Note that one row has no detection in this frame."""
+
+    @abstractmethod
+    def remember(self, row: int, feature: Floats, budget: int) -> None:
+        """Add the feature (D,) of a row's new detection to its gallery, if that is for the row alone to decide."""
+
+    # --- features -------------------------------------------------------------------------------------------------
+
+    def latest_feature(self, row: int) -> Floats | None:
         """The newest feature (D,) float32 of a track, at its own length; None if it has none."""
-        place = self.rows.newest[row]
+        place = self.tracks[row]["gallery"]["newest"]
         return None if place == NO_ROW else self.gallery.unit[place] * self.gallery.norm[place]
 
-    def add_feature(self, row: int, feature: np.ndarray, budget: int) -> None:
+    def add_feature(self, row: int, feature: Floats, budget: int) -> None:
         """Append one feature (D,) to a row's gallery. A feature of length 0 is no appearance, and is not kept."""
-        features = np.array(feature, dtype=np.float32, ndmin=2)
-        norm = feature_norm(features, 0)
+        feature = np.array(feature, dtype=np.float32, ndmin=1)
+        norm = feature_norm(feature)
         if norm > 0.0:
-            self.reserve_features(1, features.shape[1])
-            append(self.gallery, self.queues(), row, features, 0, norm, budget)
+            self.reserve_features(1, len(feature))
+            append(self.gallery, self.tracks[row]["gallery"], feature, norm, budget)
 
     def clear(self) -> None:
         """Drop all tracks; the features' dimension may be another from here on."""
-        self.counters[LIVE] = 0
-        self.gallery = make_gallery(1, 0)
+        self.tables.counts[0]["live"] = 0
+        self.tables = self.tables._replace(gallery=make_gallery(1, 0))
+
+    # --- saving ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays, galleries oldest row first: what `load_state_dict` takes."""
-        n = len(self)
-        state = {name: column[:n].copy() for name, column in self.rows._asdict().items()}
-        newest, _ = state.pop("newest"), state.pop("oldest")  # places in this pool mean nothing in another
-        places = [p for row in range(n) for p in chain(self.gallery, int(newest[row]), int(state["features"][row]))]
-        state["gallery_unit"] = self.gallery.unit[places, : self.dimension]
-        state["gallery_norm"] = self.gallery.norm[places]
-        state["counters"] = self.counters.copy()
+        live = self.live
+        state = {name: live[name].copy() for name in SAVED}
+        state["features"] = live["gallery"]["held"].copy()
+        state["gallery_unit"], state["gallery_norm"] = self._features_of("gallery")
+        counts = self.tables.counts[0]
+        state["counters"] = np.array([counts["live"], counts["next_id"]], dtype=np.int64)
         return state
 
+    def _features_of(self, queue: str) -> tuple[Floats, Floats]:
+        """The unit features (K, D) and lengths (K,) in a queue of each live row, row by row, oldest first."""
+        rows = [row for track in self.live for row in rows_of(self.gallery, track[queue])]
+        return self.gallery.unit[rows, : self.dimension], self.gallery.norm[rows]
+
     def load_state_dict(self, state: Mapping[str, np.ndarray], budget: int) -> None:
-        """Take over what `state_dict` gave, of each gallery the newest `budget` rows. On an error nothing is changed.
+        """Replace everything by what `state_dict` gave, of each gallery the newest `budget` rows.
 
         Raises:
             InputError: an array is missing, or has the wrong shape or type, or the numbers contradict each other.
+                Nothing is changed.
         """
-        fresh = TrackStore(capacity=1)
-        counters = checked_array(state, "counters", (2,), np.dtype(np.int64))
-        n = int(counters[LIVE])
-        saved = {
-            name: checked_array(state, name, (n, *column.shape[1:]), column.dtype)
-            for name, column in fresh.rows._asdict().items()
-            if name not in ("newest", "oldest")
-        }
-        held = saved["features"]
+        live, next_id = checked_array(state, "counters", (2,), np.dtype(np.int64)).tolist()
+        n = int(live)
+        saved = {name: checked_array(state, name, (n, *TRACK[name].shape), TRACK[name].base) for name in SAVED}
+        held = checked_array(state, "features", (n,), np.dtype(np.int32))
         count = int(held.sum())
         unit = checked_array(state, "gallery_unit", (count, None), np.dtype(np.float32))
         norm = checked_array(state, "gallery_norm", (count,), np.dtype(np.float32))
-        _check_sense(saved, unit, norm, int(counters[NEXT_ID]))
+        _check_sense(saved, next_id)
+        check_features("gallery", held, unit, norm)
+        fresh = self.alike()
         fresh.reserve(n)
         for name, column in saved.items():
-            getattr(fresh.rows, name)[:n] = column
-        fresh.counters[:] = counters
-        fresh.reserve_features(n + count // BLOCK, unit.shape[1])
-        fresh.rows.features[:n] = 0
+            fresh.tracks[name][:n] = column
+        fresh.tables.counts[0] = n, next_id
+        fresh._load_features("gallery", held, unit, norm, budget)
+        self.tables = fresh.tables
+
+    def _load_features(self, queue: str, held: Ints, unit: Floats, norm: Floats, budget: int) -> None:
+        """Fill a queue of each live row with its share of saved features, the oldest first."""
+        self.reserve_features(len(held) + len(unit) // BLOCK_ROWS, unit.shape[1])
         at = 0
-        for row in range(n):
-            for _ in range(held[row]):
-                append_unit(fresh.gallery, fresh.queues(), row, unit, at, norm[at], budget)
+        for track, count in zip(self.live, held.tolist(), strict=True):
+            for _ in range(count):
+                append_unit(self.gallery, track[queue], unit[at], norm[at], budget)
                 at += 1
-        self.rows, self.gallery, self.counters = fresh.rows, fresh.gallery, fresh.counters
 
 
 def checked_array(
@@ -402,7 +421,7 @@ def checked_array(
     return np.array(array, order="C")  # writable: compiled code has one form for that, another for what is not
 
 
-def _check_sense(saved: Mapping[str, np.ndarray], unit: np.ndarray, norm: np.ndarray, next_id: int) -> None:
+def _check_sense(saved: Mapping[str, np.ndarray], next_id: int) -> None:
     """Refuse a saved state in which numbers are impossible.
 
     Raises:
@@ -413,9 +432,27 @@ def _check_sense(saved: Mapping[str, np.ndarray], unit: np.ndarray, norm: np.nda
         raise InputError(f"tracker state: ids {ids.tolist()} and {next_id} for the next are not in order")
     if not np.isin(states, (TENTATIVE, CONFIRMED)).all():
         raise InputError(f"tracker state: states {states.tolist()}, expected {TENTATIVE} or {CONFIRMED}")
-    if saved["features"].min(initial=0) < 0 or norm.min(initial=1) <= 0:
-        raise InputError("tracker state: a gallery holds less than nothing")
-    checked = {name: saved[name] for name in ("mean", "covariance", "age", "time_since_update", "ltwh")}
-    for name, array in {**checked, "gallery_unit": unit, "gallery_norm": norm}.items():
-        if not np.isfinite(array).all():
-            raise InputError(f"tracker state: {name} has a NaN or infinite value")
+    for name in ("mean", "covariance", "age", "time_since_update", "ltwh"):
+        check_finite(name, saved[name])
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Refuse an array of a saved state with a NaN or infinite value.
+
+    Raises:
+        InputError: with its name.
+    """
+    if not np.isfinite(array).all():
+        raise InputError(f"tracker state: {name} has a NaN or infinite value")
+
+
+def check_features(queue: str, held: Ints, unit: Floats, norm: Floats) -> None:
+    """Refuse saved features that cannot be.
+
+    Raises:
+        InputError: which.
+    """
+    if held.min(initial=0) < 0 or norm.min(initial=1) <= 0:
+        raise InputError(f"tracker state: {queue} holds less than nothing")
+    check_finite(f"{queue}_unit", unit)
+    check_finite(f"{queue}_norm", norm)

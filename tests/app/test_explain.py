@@ -24,13 +24,13 @@ UNACCOUNTED = "do not account"
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory, shared_data: Path) -> dict[str, Path]:
-    """The same frames recorded by both methods, with and without looks."""
+    """The same frames recorded by both methods, with and without appearance."""
     folders = {}
     for method in ("edge", "deepsort"):
-        for looks in (True, False):
-            name = method + ("" if looks else "-motion")
+        for appearance in (True, False):
+            name = method + ("" if appearance else "-motion")
             folders[name] = tmp_path_factory.mktemp(name)
-            record(folders[name], shared_data, method=method, count=FRAMES, looks=looks)
+            record(folders[name], shared_data, method=method, count=FRAMES, looks=appearance)
     return folders
 
 
@@ -193,12 +193,12 @@ def test_deepsort_numbers_at_real_identity_switches_are_those_of_scipy(recording
                 distance = mahalanobis(measured, predicted[:4], np.linalg.inv(projected)) ** 2
                 assert c.numbers["mahalanobis"] == pytest.approx(distance, rel=1e-5)
                 assert frame.asked.tolist()[c.detection] == c.detection
-                looks = min(cosine(known, frame.features[c.detection]) for known in gallery)
-                assert c.numbers["cosine"] == pytest.approx(looks, abs=1e-5)
+                nearest = min(cosine(known, frame.features[c.detection]) for known in gallery)
+                assert c.numbers["cosine"] == pytest.approx(nearest, abs=1e-5)
                 compared += 1
-                allowed = distance <= 9.4877 and looks <= 0.2
-                said = ("outside the gate" in c.verdict, "looks differ" in c.verdict)
-                assert said == (distance > 9.4877, distance <= 9.4877 and looks > 0.2)
+                allowed = distance <= 9.4877 and nearest <= 0.2
+                said = ("outside the gate" in c.verdict, "appearance differs" in c.verdict)
+                assert said == (distance > 9.4877, distance <= 9.4877 and nearest > 0.2)
                 if c.taken_by == track:
                     assert ("cascade" in c.verdict) == allowed
     assert compared >= 8
@@ -331,4 +331,4 @@ def test_the_text_names_the_frame_the_track_and_each_number(recordings) -> None:
     assert texts[0].startswith("frame ")
     assert "track 5 (tentative) born at detection" in texts[0]
     assert any("taken in the cascade, level 1" in text for text in texts)
-    assert any("looks differ (cosine > 0.2); taken in the IoU stage" in text for text in texts)
+    assert any("appearance differs (cosine > 0.2); taken in the IoU stage" in text for text in texts)

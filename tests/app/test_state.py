@@ -61,7 +61,7 @@ def test_predicted_boxes_are_those_of_the_next_update_and_change_nothing(method)
 @pytest.mark.parametrize("method", ["edge", "deepsort"])
 def test_a_track_is_not_predicted_for_longer_than_it_lives(method):
     tracker = tracked(method)
-    most = tracker.tracker.settings.max_age
+    most = tracker.tracker.core.max_age
     assert len(tracker.predicted(most)) == len(tracker.predicted(1.0)) > 0
     assert len(tracker.predicted(most + 1)) == 0
     ahead = tracker.predicted(2.0)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from edge_tracker.tracking.assignment import NONE, iou, match_pairs, solve, suppress
+from edge_tracker.tracking.assignment import NONE, iou, match_pairs, solve
+from edge_tracker.tracking.detections import DETECTION, suppress
 
 SEED = st.integers(0, 2**32 - 1)
 
@@ -98,7 +99,16 @@ def test_match_pairs_without_anything() -> None:
 )
 def test_iou(box: tuple[float, ...], expected: float) -> None:
     others = np.array([(50, 50, 3, 3), box], dtype=np.float32)
-    assert iou((0.0, 0.0, 10.0, 10.0), others, 1) == pytest.approx(expected)
+    assert iou((0.0, 0.0, 10.0, 10.0), others[1]) == pytest.approx(expected)
+
+
+def stay(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, whole_pixels: bool) -> np.ndarray:
+    """Which boxes (M,) bool stay after the suppression, in their order."""
+    detections = np.zeros(len(boxes), dtype=DETECTION)
+    detections["ltwh"], detections["confidence"], detections["origin"] = boxes, scores, np.arange(len(boxes))
+    origin = detections["origin"][: suppress(detections, max_overlap, whole_pixels)]
+    assert (np.diff(origin) > 0).all()
+    return np.isin(np.arange(len(boxes)), origin)
 
 
 def suppressed_by_definition(boxes: np.ndarray, scores: np.ndarray, max_overlap: float) -> np.ndarray:
@@ -132,10 +142,23 @@ def test_suppress_keeps_what_its_definition_keeps(
     boxes = np.concatenate([rng.integers(0, 40, (count, 2)), rng.integers(1, 30, (count, 2))], axis=1)
     scores = rng.integers(0, 3, count).astype(np.float64) if ties else rng.random(count)
     exact = 2.0 ** np.round(np.log2(scale))
-    kept = suppress((boxes * exact).astype(np.float32), scores, max_overlap)
+    kept = stay(boxes * exact, scores, max_overlap, False)
     np.testing.assert_array_equal(kept, suppressed_by_definition(boxes, scores, max_overlap))
 
 
 def test_of_equal_scores_the_later_box_stays() -> None:
-    boxes = np.array([(0, 0, 10, 10)] * 3, dtype=np.float32)
-    assert suppress(boxes, np.full(3, 0.5), 0.5).tolist() == [False, False, True]
+    boxes = np.array([(0, 0, 10, 10)] * 3)
+    for whole_pixels in (False, True):
+        assert stay(boxes, np.full(3, 0.5), 0.5, whole_pixels).tolist() == [False, False, True]
+
+
+@settings(max_examples=100)
+@given(SEED, st.integers(0, 25), st.floats(0.05, 0.95))
+def test_suppress_with_whole_pixels_keeps_what_the_reference_keeps(seed: int, count: int, max_overlap: float) -> None:
+    """Its arithmetic is single precision, with a pixel more in each direction; equal scores are left out."""
+    nms = pytest.importorskip("deep_sort_realtime.utils.nms")
+    rng = np.random.default_rng(seed)
+    boxes = np.concatenate([rng.uniform(0, 30, (count, 2)), rng.uniform(0.5, 25, (count, 2))], axis=1)
+    scores = rng.permutation(count) / 100.0
+    kept = nms.non_max_suppression(boxes.astype(np.float32), max_overlap, scores)
+    np.testing.assert_array_equal(stay(boxes, scores, max_overlap, True), np.isin(np.arange(count), kept))

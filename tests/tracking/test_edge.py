@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort, Track
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.edge.filter import CONFIDENCE_COUNT, LEARNT, inaccuracy
+from edge_tracker.tracking.arrays import as_record
+from edge_tracker.tracking.edge.filter import inaccuracy
+from edge_tracker.tracking.edge.phases import observe_confidences
 from edge_tracker.tracking.edge.settings import EdgeSettings
-from edge_tracker.tracking.edge.tracker import learn_confidences
+from edge_tracker.tracking.edge.statistics import STATISTICS
+from edge_tracker.tracking.edge.tables import EDGE_DETECTION, EdgeTable
 from edge_tracker.tracking.tables import CONFIRMED
 from tests.tracking.scenes import crowd, raw
 
@@ -118,35 +121,55 @@ def test_what_is_reported_makes_sense(seed: int, appearance: bool, aware: bool, 
         assert (tracks.class_ids[tracks.detection >= 0] == who[matched] % 2).all()
 
 
+SETTINGS = as_record({**EdgeSettings()._asdict(), "class_aware": False})
+
+
+def observe(table: EdgeTable, match: list[int], confidence: np.ndarray) -> None:
+    """A frame in which confirmed tracks have these detections."""
+    table.reserve(len(match))
+    table.tables.counts[0]["live"] = len(match)
+    table.live["state"], table.live["match"] = CONFIRMED, match
+    detections = np.zeros(len(confidence), dtype=EDGE_DETECTION)
+    detections["confidence"] = confidence
+    observe_confidences(table.tables, detections)
+
+
 @pytest.mark.parametrize("usual", [0.4, 0.7, 0.95])
 def test_a_hesitant_detector_is_believed_as_one_that_is_sure(usual: float) -> None:
     """What counts is how sure it is beside what it usually is: the usual detection is taken at its worth."""
-    edge, learnt = EdgeSettings(), np.zeros(LEARNT)
-    state, match = np.full(4, CONFIRMED, dtype=np.int8), np.arange(4)
+    table = EdgeTable(SETTINGS)
     for _ in range(500):
-        learn_confidences(learnt, state, match, np.full(4, usual))
-    assert inaccuracy(learnt, usual, edge) == pytest.approx(1, abs=0.05)
-    assert inaccuracy(learnt, usual + 0.04, edge) < inaccuracy(learnt, usual, edge) < inaccuracy(learnt, 0.3, edge)
-    assert inaccuracy(learnt, np.nan, edge) == inaccuracy(learnt, 1.0, edge), "unknown is sure"
+        observe(table, [0, 1, 2, 3], np.full(4, usual))
+
+    def off(confidence: float) -> float:
+        return inaccuracy(table.statistics, confidence, SETTINGS)
+
+    assert off(usual) == pytest.approx(1, abs=0.05)
+    assert off(usual + 0.04) < off(usual) < off(0.3)
+    assert off(np.nan) == off(1.0), "unknown is sure"
 
 
-def test_in_which_order_tracks_were_born_does_not_change_what_is_learnt() -> None:
+def test_the_order_in_which_tracks_started_does_not_change_the_statistics() -> None:
     confidence = np.array([0.95, 0.5, 0.3, 0.8, 0.6])
-    state = np.full(5, CONFIRMED, dtype=np.int8)
-    one, two = np.zeros(LEARNT), np.zeros(LEARNT)
+    one, two = EdgeTable(SETTINGS), EdgeTable(SETTINGS)
     for _ in range(3):
-        learn_confidences(one, state, np.array([0, 1, 2, 3, 4]), confidence)
-        learn_confidences(two, state, np.array([3, 0, 4, 2, 1]), confidence)
-    np.testing.assert_allclose(one, two, rtol=1e-12)
+        observe(one, [0, 1, 2, 3, 4], confidence)
+        observe(two, [3, 0, 4, 2, 1], confidence)
+    np.testing.assert_allclose(
+        one.tables.statistics.view(np.float64), two.tables.statistics.view(np.float64), rtol=1e-12
+    )
+    assert one.statistics["confidence"]["count"] > 10
 
 
-def test_confidences_are_learnt_from_confirmed_tracks_alone() -> None:
+def test_confidences_are_observed_of_confirmed_tracks_alone() -> None:
     tracker = EdgeDeepSort(method="edge", embedder=None, edge_settings=EdgeSettings(low=0.1))
     boxes = np.array([[10.0, 10.0, 20.0, 50.0]])
     counts = []
     for _ in range(20):
         tracks = tracker.update(boxes, np.array([0.5]))
-        counts.append((bool(tracks.confirmed[0]), tracker.state_dict()["edge_learnt"][CONFIDENCE_COUNT]))
+        counts.append(
+            (bool(tracks.confirmed[0]), tracker.state_dict()["edge_learnt"].view(STATISTICS)[0]["confidence"]["count"])
+        )
     learning = [count for confirmed, count in counts if confirmed]
     assert all(count == 0 for confirmed, count in counts if not confirmed)
     assert len(learning) > 5

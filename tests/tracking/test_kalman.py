@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks, dense
+from edge_tracker.tracking.tables import TRACK
 
 reference = pytest.importorskip("deep_sort_realtime.deep_sort.kalman_filter")
 
@@ -121,7 +122,9 @@ def test_a_step_without_end_ends(dt: float) -> None:
 
 @given(st.tuples(*[st.floats(-1e6, 1e6)] * 2, st.floats(-10, 10), st.floats(-1e4, 1e4), *[st.floats(-1e3, 1e3)] * 4))
 def test_no_box_has_a_negative_side(state: tuple[float, ...]) -> None:
-    left, top, width, height = kalman.box(np.array([state]), 0)
+    track = np.zeros(1, dtype=TRACK)[0]
+    track["mean"] = state
+    left, top, width, height = kalman.box(track)
     assert width >= 0
     assert height >= 0
     x, y, aspect, tall = state[:4]

@@ -68,6 +68,33 @@ def test_same_tracks_in_crowds_with_occlusions(arguments: dict) -> None:
     assert len(parity.ours_of) > 25
 
 
+@pytest.mark.parametrize("max_overlap", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+def test_same_tracks_with_suppression_of_detections_in_crowds(max_overlap: float) -> None:
+    parity, rng = Parity(nms_max_overlap=max_overlap), np.random.default_rng(0)
+    for ltwh, features, _ in crowd(25, 80, 16, seed=4, width=320, height=240, noise=0.5, unit=False):
+        scores = rng.permutation(len(ltwh)) / 100  # the reference's order of equal scores is arbitrary
+        parity.update([(box, float(s), "a") for box, s in zip(ltwh.tolist(), scores, strict=True)], features)
+    assert len(parity.ours_of) > 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_overlap", [0.5, 0.7])
+@pytest.mark.parametrize("sequence", ["ETH-Bahnhof", "ADL-Rundle-6"])
+def test_same_tracks_with_suppression_on_real_detections(shared_data: Path, sequence: str, max_overlap: float) -> None:
+    """The boxes twice, the second time moved a little: much to suppress, and much of it close to the limit."""
+    frames = detections(shared_data / "mot15" / sequence)[:400]
+    parity, rng = Parity(nms_max_overlap=max_overlap, max_cosine_distance=0.3), np.random.default_rng(0)
+    for rows, features in zip(frames, wandering_features(frames), strict=True):
+        moved = rows.copy()
+        moved[:, 2:6] += rng.normal(0, 0.12, (len(rows), 4)) * rows[:, [4, 5, 4, 5]]
+        moved[:, 4:6] = np.maximum(moved[:, 4:6], 2.0)
+        both, scores = np.concatenate([rows, moved]), rng.permutation(2 * len(rows)) / 100
+        found = [(r[2:6].tolist(), float(s), "person") for r, s in zip(both, scores, strict=True)]
+        other = (features + rng.normal(0, 1, features.shape)).astype(np.float32)
+        parity.update(found, np.concatenate([features, other]))
+    assert len(parity.ours_of) > 10
+
+
 def test_same_tracks_when_the_scene_is_empty_for_a_while() -> None:
     parity = Parity(max_age=4)
     for frame, (ltwh, features, _) in enumerate(crowd(8, 60, 16, seed=5)):

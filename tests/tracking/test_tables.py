@@ -1,4 +1,4 @@
-"""The table of tracks: growth, births, burials, and what is saved of it."""
+"""The table of tracks: how it grows, starts and deletes tracks, and is saved."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from edge_tracker import EdgeDeepSort
 from edge_tracker.errors import InputError
-from edge_tracker.tracking.deepsort.tracker import Tracker
-from edge_tracker.tracking.tables import LIVE, TrackStore
+from edge_tracker.tracking.deepsort.tables import DeepSortTable
+from edge_tracker.tracking.deepsort.tracker import DeepSortParameters, DeepSortTracker
+from edge_tracker.tracking.detections import Given
 from tests.tracking.scenes import crowd, raw
 from tests.tracking.states import assert_same_state
 
@@ -21,28 +22,28 @@ def grid(count: int) -> np.ndarray:
     return np.stack([k % 40 * 100.0, k // 40 * 200.0, np.full(count, 30.0), np.full(count, 60.0)], axis=1)
 
 
-def step(tracker: Tracker, ltwh: np.ndarray, dimension: int = 4) -> np.ndarray:
+def step(tracker: DeepSortTracker, ltwh: np.ndarray, dimension: int = 4) -> np.ndarray:
     """One frame in which object k looks like the k-th of the waves."""
     m = len(ltwh)
     features = np.cos(np.outer(ltwh[:, 0] + ltwh[:, 1], np.arange(1, dimension + 1)) / 50).astype(np.float32)
-    return tracker.step(ltwh, np.ones(m), np.zeros(m, dtype=np.int64), features, 1.0)
+    return tracker.step(Given(ltwh, np.ones(m), np.zeros(m, dtype=np.int64), features), 1.0)
 
 
 def test_the_table_grows_with_its_tracks() -> None:
-    tracker = Tracker()
+    tracker = DeepSortTracker()
     for count in (3, 50, 300, 2000):
         for _ in range(4):
             step(tracker, grid(count))
-        assert len(tracker.store) == count
-    rows = tracker.store.rows
-    assert rows.id[:2000].tolist() == list(range(1, 2001))
-    np.testing.assert_array_equal(rows.ltwh[:2000], grid(2000).astype(np.float32))
-    assert (rows.hits[:3] == 16).all()
-    assert (rows.hits[300:2000] == 4).all()
+        assert len(tracker.table) == count
+    tracks = tracker.table.tracks
+    assert tracks["id"][:2000].tolist() == list(range(1, 2001))
+    np.testing.assert_array_equal(tracks["ltwh"][:2000], grid(2000).astype(np.float32))
+    assert (tracks["hits"][:3] == 16).all()
+    assert (tracks["hits"][300:2000] == 4).all()
 
 
-def test_the_others_close_up_in_order_when_tracks_die() -> None:
-    tracker = Tracker(max_age=2, nn_budget=6)
+def test_the_others_close_up_in_order_when_tracks_are_deleted() -> None:
+    tracker = DeepSortTracker(DeepSortParameters(max_age=2, nn_budget=6))
     boxes = grid(30)
     for _ in range(4):
         step(tracker, boxes)
@@ -50,46 +51,46 @@ def test_the_others_close_up_in_order_when_tracks_die() -> None:
     for _ in range(2):
         assert len(step(tracker, boxes[stay])) == 0
     assert step(tracker, boxes[stay]).tolist() == [0, 7, 8, 29]
-    store = tracker.store
-    assert store.rows.id[: len(store)].tolist() == (stay + 1).tolist()
-    assert (store.rows.features[: len(store)] == 6).all()
-    # The dead lie at the far end, the first of them last, until the next frame.
-    capacity = len(store.rows.id)
-    dead = store.take(capacity - 1 - np.arange(4))
-    assert dead.rows.id.tolist() == [1, 8, 9, 30]
-    assert len(dead) == 4
+    table = tracker.table
+    assert table.live["id"].tolist() == (stay + 1).tolist()
+    assert (table.live["gallery"]["held"] == 6).all()
+    # The deleted lie at the far end, the first of them last, until the next frame.
+    capacity = len(table.tracks)
+    deleted = table.copy_rows(capacity - 1 - np.arange(4))
+    assert deleted.live["id"].tolist() == [1, 8, 9, 30]
+    assert len(deleted) == 4
     # Their room is used again: after a while nothing grows.
     for frame in range(80):
         step(tracker, boxes[stay[::2]])
         step(tracker, boxes)
         if frame == 20:
-            blocks = len(store.gallery.newer)
-    assert len(store.rows.id) == capacity
-    assert len(store.gallery.newer) == blocks
+            blocks = len(table.gallery.blocks)
+    assert len(table.tracks) == capacity
+    assert len(table.gallery.blocks) == blocks
 
 
-def test_all_may_die_at_once_while_as_many_are_born() -> None:
-    tracker = Tracker(max_age=0)
+def test_all_may_be_deleted_at_once_while_as_many_start() -> None:
+    tracker = DeepSortTracker(DeepSortParameters(max_age=0))
     for shift in range(6):
-        buried = step(tracker, grid(100) + np.array([shift * 1e5, 0, 0, 0]))
-        assert buried.tolist() == list(range(100 if shift else 0))
-        assert tracker.store.counters[LIVE] == 100
-        ids = tracker.store.rows.id[:100]
+        ended = step(tracker, grid(100) + np.array([shift * 1e5, 0, 0, 0]))
+        assert ended.tolist() == list(range(100 if shift else 0))
+        assert len(tracker.table) == 100
+        ids = tracker.table.live["id"]
         assert ids.tolist() == list(range(100 * shift + 1, 100 * shift + 101))
 
 
 def test_rows_taken_out_keep_their_values_and_latest_features() -> None:
-    tracker = Tracker()
+    tracker = DeepSortTracker()
     for _ in range(20):
         step(tracker, grid(5))
-    store = tracker.store
-    taken = store.take(np.array([3, 1]))
+    table = tracker.table
+    taken = table.copy_rows(np.array([3, 1]))
     for k, row in enumerate((3, 1)):
-        np.testing.assert_array_equal(taken.rows.mean[k], store.rows.mean[row])
-        np.testing.assert_allclose(taken.latest_feature(k), store.latest_feature(row), rtol=1e-6)
-    before = taken.rows.mean.copy()
+        np.testing.assert_array_equal(taken.tracks["mean"][k], table.tracks["mean"][row])
+        np.testing.assert_allclose(taken.latest_feature(k), table.latest_feature(row), rtol=1e-6)
+    before = taken.tracks["mean"].copy()
     step(tracker, grid(5) + 3)
-    np.testing.assert_array_equal(taken.rows.mean, before)
+    np.testing.assert_array_equal(taken.tracks["mean"], before)
 
 
 def saved(budget: int | None = 40, frames: int = 60) -> dict[str, np.ndarray]:
@@ -103,17 +104,17 @@ def saved(budget: int | None = 40, frames: int = 60) -> dict[str, np.ndarray]:
 def test_what_is_loaded_is_what_was_saved() -> None:
     state = saved()
     assert (state["features"] > 16).any(), "no gallery spans blocks"
-    store = TrackStore()
-    store.load_state_dict(state, 40)
-    again = store.state_dict()
+    table = DeepSortTable()
+    table.load_state_dict(state, 40)
+    again = table.state_dict()
     assert_same_state(again, {name: state[name] for name in again})
 
 
 def test_a_smaller_budget_loads_the_newest_rows() -> None:
     state = saved()
-    store = TrackStore()
-    store.load_state_dict(state, 5)
-    again = store.state_dict()
+    table = DeepSortTable()
+    table.load_state_dict(state, 5)
+    again = table.state_dict()
     assert again["features"].tolist() == np.minimum(state["features"], 5).tolist()
     ends = state["features"].cumsum()
     newest = np.concatenate(
@@ -148,7 +149,7 @@ CORRUPTIONS: dict[str, Callable[[dict], object]] = {
     "an id twice": put("id", 1),
     "an id still to come": put("counters", 1, 1),
     "no state": put("state", 7, 0),
-    "a dead track": put("state", 3, 0),
+    "a deleted track": put("state", 3, 0),
     "NaN mean": put("mean", np.nan, (0, 2)),
     "infinite covariance": put("covariance", np.inf, 0),
     "NaN age": put("age", np.nan, 0),

@@ -32,7 +32,6 @@ from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.detection.detections import Detections
 from edge_tracker.errors import EdgeTrackerError, InputError
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.tables import NEXT_ID
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +202,7 @@ class CameraRun:
         meta = {
             "frames": self._frames_before + self.stats.frames,
             "tracks": self._tracks_before + self.stats.tracks,
-            "next_id": int(self._tracker.tracker.store.counters[NEXT_ID]),
+            "next_id": self._tracker.tracker.table.next_id,
             "reported": sorted(self._reported),
             "names": list(self._names),
             "zones": self._monitor.state(),
@@ -228,7 +227,7 @@ class CameraRun:
         self._events.load(meta["events"])
         self.stats.totals = self._monitor.totals()
         age = f"{state.age:.0f} s old" if state.age is not None else "of unknown age"
-        next_id = self._tracker.tracker.store.counters[NEXT_ID]
+        next_id = self._tracker.tracker.table.next_id
         self.resumed = f"going on from a state {age}; the next identity is {next_id}"
 
     # ---- the threads -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Constant-velocity Kalman filter over all tracks at once.
+"""Constant-velocity Kalman filter of a track.
 
 State (x, y, a, h) and velocities, in pixels and frames: box centre, aspect ratio w/h, height. The model is DeepSORT's
 (Wojke, Bewley and Paulus, 2017, arXiv 1703.07402): process and measurement noise are diagonal and proportional to the
@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_tracker.tracking import coordinate
+from edge_tracker.tracking.arrays import Floats, Record
 from edge_tracker.tracking.jit import jit
+from edge_tracker.tracking.tables import TRACK
 
 POSITION_WEIGHT = 1.0 / 20  # standard deviation of a position, in heights
 VELOCITY_WEIGHT = 1.0 / 160  # standard deviation of a velocity, in heights a frame
@@ -25,7 +28,7 @@ CHI2_95_4DOF = 9.4877
 
 
 @jit
-def _std(weight, height, single):  # type: ignore[no-untyped-def]
+def _std(weight: float, height: float, single: bool) -> float:
     """Standard deviation of noise that scales with the height.
 
     In single precision while the state is still a measurement itself: deep-sort-realtime computes so, and its tracks
@@ -35,103 +38,80 @@ def _std(weight, height, single):  # type: ignore[no-untyped-def]
 
 
 @jit
-def start(means, covariances, row, measurements, k):  # type: ignore[no-untyped-def]
-    """Begin a track at a measurement, at rest.
-
-    Args:
-        means (C, 8), covariances (C, 4, 3): written at `row`.
-        measurements: (K, 4) x, y, a, h, of which the k-th.
-    """
-    height = measurements[k, 3]
+def start(track: Record, measured: Floats) -> None:
+    """Set a track's motion to a measurement (4,) xyah, at rest."""
+    mean, covariance, height = track["mean"], track["covariance"], measured[3]
     for i in range(4):
         position = ASPECT_STD if i == ASPECT else _std(2 * POSITION_WEIGHT, height, True)
         velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(10 * VELOCITY_WEIGHT, height, True)
-        means[row, i] = measurements[k, i]
-        means[row, i + 4] = 0.0
-        covariances[row, i, 0] = position * position
-        covariances[row, i, 1] = 0.0
-        covariances[row, i, 2] = velocity * velocity
+        mean[i] = measured[i]
+        mean[i + 4] = 0.0
+        covariance[i, 0] = position * position
+        covariance[i, 1] = 0.0
+        covariance[i, 2] = velocity * velocity
 
 
 @jit
-def _step(means, covariances, row, dt):  # type: ignore[no-untyped-def]
+def _step(track: Record, dt: float) -> None:
     """One predict step of at most one frame; `dt == 1` is DeepSORT's own arithmetic, to the bit."""
-    height = means[row, 3]
-    newborn = covariances[row, 3, 1] == 0.0
+    mean, covariance = track["mean"], track["covariance"]
+    height, single = mean[3], covariance[3, 1] == 0.0
     for i in range(4):
-        position = ASPECT_STD if i == ASPECT else _std(POSITION_WEIGHT, height, newborn)
-        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(VELOCITY_WEIGHT, height, newborn)
-        p, c, v = covariances[row, i, 0], covariances[row, i, 1], covariances[row, i, 2]
-        covariances[row, i, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
-        covariances[row, i, 1] = c + dt * v
-        covariances[row, i, 2] = v + dt * velocity * velocity
-        means[row, i] += dt * means[row, i + 4]
+        position = ASPECT_STD if i == ASPECT else _std(POSITION_WEIGHT, height, single)
+        velocity = ASPECT_VELOCITY_STD if i == ASPECT else _std(VELOCITY_WEIGHT, height, single)
+        p, c, v = covariance[i, 0], covariance[i, 1], covariance[i, 2]
+        covariance[i, 0] = p + 2.0 * dt * c + dt * dt * v + dt * position * position
+        covariance[i, 1] = c + dt * v
+        covariance[i, 2] = v + dt * velocity * velocity
+        mean[i] += dt * mean[i + 4]
 
 
 @jit
-def predict(means, covariances, row, dt, longest):  # type: ignore[no-untyped-def]
-    """Move one track ahead by `dt` frames: whole frames one by one, then the fraction that is left.
+def predict(track: Record, dt: float, longest: float) -> None:
+    """Move a track ahead by `dt` frames: whole frames one by one, then the fraction that is left.
 
     So `dt=3` is exactly what three frames without a detection do.
 
     Args:
-        means (C, 8), covariances (C, 4, 3): changed at `row`.
+        track: its mean and covariance are changed.
         dt: frames, greater than 0.
-        longest: steps after which the track is dead anyway, and moving it further is of no use.
+        longest: steps after which the track is deleted anyway, and moving it further is of no use.
     """
     whole = int(min(np.floor(dt), longest))
     for _ in range(whole):
-        _step(means, covariances, row, 1.0)
+        _step(track, 1.0)
     fraction = dt - np.floor(dt)
     if fraction > 0.0 and whole < longest:
-        _step(means, covariances, row, fraction)
+        _step(track, fraction)
 
 
 @jit
-def innovation_variance(means, covariances, row, i):  # type: ignore[no-untyped-def]
+def innovation_variance(track: Record, i: int) -> float:
     """Variance of measured minus predicted for coordinate i: state variance plus measurement noise."""
-    noise = ASPECT_MEASUREMENT_STD if i == ASPECT else POSITION_WEIGHT * means[row, 3]
-    return covariances[row, i, 0] + noise * noise
+    noise = ASPECT_MEASUREMENT_STD if i == ASPECT else POSITION_WEIGHT * track["mean"][3]
+    return track["covariance"][i, 0] + noise * noise
 
 
 @jit
-def correct_coordinate(means, covariances, row, i, measured, noise):  # type: ignore[no-untyped-def]
-    """Kalman update of coordinate i alone, by a measurement with noise of this variance."""
-    p, c, v = covariances[row, i, 0], covariances[row, i, 1], covariances[row, i, 2]
-    variance = p + noise
-    gain, velocity_gain = p / variance, c / variance
-    innovation = measured - means[row, i]
-    means[row, i] += gain * innovation
-    means[row, i + 4] += velocity_gain * innovation
-    covariances[row, i, 0] = p - gain * p
-    covariances[row, i, 1] = c - gain * c
-    covariances[row, i, 2] = v - velocity_gain * c
-
-
-@jit
-def update(means, covariances, row, measurements, k):  # type: ignore[no-untyped-def]
-    """Correct one predicted track by its measurement.
-
-    Args:
-        means (C, 8), covariances (C, 4, 3): changed at `row`.
-        measurements: (K, 4) x, y, a, h, of which the k-th.
-    """
-    noise = POSITION_WEIGHT * means[row, 3]  # of the predicted height, which the loop corrects
+def update(track: Record, measured: Floats) -> None:
+    """Correct a predicted track by its measurement (4,) xyah."""
+    noise = POSITION_WEIGHT * track["mean"][3]  # of the predicted height, which the loop corrects
     for i in range(4):
         std = ASPECT_MEASUREMENT_STD if i == ASPECT else noise
-        correct_coordinate(means, covariances, row, i, measurements[k, i], std * std)
+        coordinate.correct(track, i, measured[i], std * std)
 
 
 @jit
-def box(means, row):  # type: ignore[no-untyped-def]
-    """Left, top, width, height of a state's mean, `row` of (C, 8).
+def box(track: Record) -> tuple[float, float, float, float]:
+    """Left, top, width, height of a track's mean.
 
     A height or aspect ratio that shrank past zero while there were no detections stays so in the state, as in
     deep-sort-realtime, but no box has a negative side.
     """
-    height = max(means[row, 3], 0.0)
-    width = max(means[row, 2], 0.0) * height
-    return means[row, 0] - width / 2, means[row, 1] - height / 2, width, height
+    mean = track["mean"]
+    height = max(mean[3], 0.0)
+    width = max(mean[2], 0.0) * height
+    return mean[0] - width / 2, mean[1] - height / 2, width, height
 
 
 def dense(covariance: np.ndarray) -> np.ndarray:
@@ -174,9 +154,9 @@ class KalmanFilter:
 
     def initiate(self, measurement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (8,) and covariance (8, 8) of a new track at a measurement (4,) xyah."""
-        means, covariances = np.empty((1, 8)), np.empty((1, 4, 3))
-        start(means, covariances, 0, np.asarray(measurement, dtype=np.float64)[None], 0)
-        return means[0], dense(covariances[0])
+        track = np.zeros(1, dtype=TRACK)[0]
+        start(track, _measured(measurement))
+        return _state_of(track)
 
     def predict(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """State `dt` frames later.
@@ -184,9 +164,9 @@ class KalmanFilter:
         Raises:
             ValueError: the covariance couples coordinates.
         """
-        means, covariances = _alone(mean, covariance)
-        predict(means, covariances, 0, self.dt, 10_000)
-        return means[0], dense(covariances[0])
+        track = _track_with(mean, covariance)
+        predict(track, self.dt, 10_000)
+        return _state_of(track)
 
     def project(self, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected measurement (4,) and its covariance (4, 4).
@@ -194,8 +174,8 @@ class KalmanFilter:
         Raises:
             ValueError: the covariance couples coordinates.
         """
-        means, covariances = _alone(mean, covariance)
-        return means[0, :4], np.diag([innovation_variance(means, covariances, 0, i) for i in range(4)])
+        track = _track_with(mean, covariance)
+        return track["mean"][:4].copy(), np.diag([innovation_variance(track, i) for i in range(4)])
 
     def update(
         self, mean: np.ndarray, covariance: np.ndarray, measurement: np.ndarray
@@ -205,9 +185,9 @@ class KalmanFilter:
         Raises:
             ValueError: the covariance couples coordinates.
         """
-        means, covariances = _alone(mean, covariance)
-        update(means, covariances, 0, np.asarray(measurement, dtype=np.float64)[None], 0)
-        return means[0], dense(covariances[0])
+        track = _track_with(mean, covariance)
+        update(track, _measured(measurement))
+        return _state_of(track)
 
     def gating_distance(
         self, mean: np.ndarray, covariance: np.ndarray, measurements: np.ndarray, only_position: bool = False
@@ -223,6 +203,19 @@ class KalmanFilter:
         return (residual**2 / np.diag(variance)[used]).sum(axis=1)
 
 
-def _alone(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One dense state as arrays of one row."""
-    return np.array(mean, dtype=np.float64).reshape(1, 8), blocks(covariance)[None]
+def _measured(measurement: np.ndarray) -> np.ndarray:
+    """A measurement (4,) as compiled functions take it."""
+    return np.array(measurement, dtype=np.float64).reshape(4)
+
+
+def _track_with(mean: np.ndarray, covariance: np.ndarray) -> Record:
+    """A track in this state."""
+    track = np.zeros(1, dtype=TRACK)[0]
+    track["mean"] = np.asarray(mean, dtype=np.float64).reshape(8)
+    track["covariance"] = blocks(covariance)
+    return track
+
+
+def _state_of(track: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (8,) and dense covariance (8, 8) of a track."""
+    return track["mean"].copy(), dense(track["covariance"])
