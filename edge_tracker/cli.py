@@ -186,7 +186,7 @@ def _run(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.set, options.source)
     if options.check:
-        from edge_tracker.app.check import check
+        from edge_tracker.app.run.check import check
 
         check(config)
         print(f"{options.config}: valid")

@@ -21,7 +21,7 @@ import cv2
 from edge_tracker.app.batch.inputs import printable
 from edge_tracker.app.batch.results import CutDifference, Stamp, sha256_of, stamp_of
 from edge_tracker.app.batch.segments import Part, compare, join
-from edge_tracker.app.batch.settings import NO_FILES
+from edge_tracker.app.batch.video_settings import NO_FILES
 from edge_tracker.app.config.schema import Config
 from edge_tracker.app.open_models import Models, open_models
 from edge_tracker.app.open_tracker import compile_ahead

@@ -28,9 +28,9 @@ import cv2
 from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.config.secret import read_secret
 from edge_tracker.app.extras import extra
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.annotate import Annotator
 from edge_tracker.app.outputs.payloads import track_fields
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Histogram, Stats
 from edge_tracker.errors import ConfigError, OutputError
