@@ -27,7 +27,7 @@ from edge_tracker.app.open_models import Models, open_models
 from edge_tracker.app.open_tracker import compile_ahead
 from edge_tracker.app.run.allocation import give_back_large_blocks
 from edge_tracker.app.run.pipeline import Pipeline
-from edge_tracker.app.sources.files import open_source
+from edge_tracker.app.sources.opening import open_source
 from edge_tracker.errors import ConfigError, EdgeTrackerError, OutputError, ServerError, SourceError
 from edge_tracker.version import __version__
 

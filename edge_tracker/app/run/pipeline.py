@@ -26,8 +26,9 @@ from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
 from edge_tracker.app.run.supervision import Supervisor
-from edge_tracker.app.sources.files import NoImages, open_source
 from edge_tracker.app.sources.frames import Frame, Source
+from edge_tracker.app.sources.opening import open_source
+from edge_tracker.app.sources.stored import NoImages
 from edge_tracker.app.stats import CameraStats
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
