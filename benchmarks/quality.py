@@ -66,7 +66,7 @@ def record(sequence: MotSequence, model: str | None) -> RecordedSequence:
     found = rows_of(sequence.detections, sequence.length)
     if model is None:
         return RecordedSequence(sequence, [(rows[:, 2:6].copy(), rows[:, 6].copy(), None) for rows in found])
-    from edge_tracker.app.sources.files import open_source
+    from edge_tracker.app.sources.opening import open_source
     from edge_tracker.embedding.embedder import Embedder
 
     source, embedder = open_source(str(sequence.images), sequence.fps), Embedder(model, device="cpu")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_tracker import __version__
 from edge_tracker.app.commands.jsonlog import JsonFormatter
 from edge_tracker.errors import ConfigError, EdgeTrackerError
+from edge_tracker.version import __version__
 
 OK, NOT_THERE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -186,7 +186,7 @@ def _run(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.set, options.source)
     if options.check:
-        from edge_tracker.app.check import check
+        from edge_tracker.app.run.check import check
 
         check(config)
         print(f"{options.config}: valid")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edge_tracker import configured
 from edge_tracker.errors import InputError
 from edge_tracker.files import atomic_path
 from edge_tracker.object_tracker import NO_PAYLOAD, ObjectTracker, Payload
@@ -137,13 +138,7 @@ class EdgeDeepSort:
             ConfigError: the configuration cannot be read or is not valid.
             ModelError, DeviceError: the embedder cannot be used.
         """
-        # Configuration lies above the tracker, and is looked at only by who asks for it.
-        from edge_tracker.app.config.loading import load_config
-        from edge_tracker.app.open_models import open_embedder
-        from edge_tracker.app.open_tracker import open_tracker
-
-        valid = load_config(config, needs_source=False)
-        return open_tracker(valid, open_embedder(valid), frame_rate or valid.source.fps)
+        return configured.open_configured(config, frame_rate)
 
     def update_tracks(
         self,

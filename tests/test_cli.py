@@ -216,6 +216,17 @@ def test_version_and_help(capsys):
         assert "--max-frames" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor", "--help"], ["eval"], ["run", "--max-frames", "0"]])
+def test_help_and_complaints_load_nothing_heavy(arguments):
+    program = (
+        "import sys; from edge_tracker.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print([name for name in ('numpy', 'numba', 'cv2', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.slow
 def test_run_may_be_left_out(replay):
     first = run("--config", replay, "--max-frames", 20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,16 @@ def test_the_mapping_is_left_alone() -> None:
 def test_what_is_wrong_is_named(config: dict, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         EdgeDeepSort.from_config(config)
+
+
+def test_a_subclass_has_it_too() -> None:
+    class Own(EdgeDeepSort):
+        pass
+
+    assert Own.from_config(MOTION).method == "deepsort"
+
+
+def test_it_works_whichever_module_was_imported_first() -> None:
+    program = f"from edge_tracker.deepsort import EdgeDeepSort\nprint(EdgeDeepSort.from_config({MOTION!r}).method)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "deepsort\n"

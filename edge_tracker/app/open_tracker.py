@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from edge_tracker.app.config.loading import load_config
 from edge_tracker.app.config.schema import Config, tracker_arguments
+from edge_tracker.app.open_models import open_embedder
 from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.embedding.protocol import AppearanceEmbedder
 from edge_tracker.tracking.warmup import is_compiled
@@ -31,6 +36,17 @@ def open_tracker(config: Config, embedder: AppearanceEmbedder | None, frame_rate
     if config.tracker.method == "edge":
         arguments["frame_rate"] = frame_rate or FRAME_RATE
     return EdgeDeepSort(embedder=embedder, **arguments)
+
+
+def open_configured(config: str | Path | Mapping[str, Any], frame_rate: float | None) -> EdgeDeepSort:
+    """The tracker, with its embedder, of a configuration that is not read yet: `EdgeDeepSort.from_config`.
+
+    Raises:
+        ConfigError: the configuration cannot be read or is not valid.
+        ModelError, DeviceError: the embedder cannot be used.
+    """
+    valid = load_config(config, needs_source=False)
+    return open_tracker(valid, open_embedder(valid), frame_rate or valid.source.fps)
 
 
 def compile_ahead(method: str) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_tracker.detection import decode
 from edge_tracker.detection.coco import COCO_CATEGORIES, COCO_NAMES
-from edge_tracker.detection.detections import Detections
+from edge_tracker.detection.result import Detections
 from edge_tracker.errors import ConfigError, ModelError, ServerError
 from edge_tracker.inference.availability import DEADLINE_MS, ServerStatus
 from edge_tracker.inference.builder import EngineOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_tracker.detection.detections import Detections
+from edge_tracker.detection.result import Detections
 from edge_tracker.errors import SourceError
 
 NAMES = ("person",)

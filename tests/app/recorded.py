@@ -12,8 +12,8 @@ from edge_tracker import EdgeDeepSort
 from edge_tracker.app.config.loading import Config, load_config
 from edge_tracker.app.open_tracker import open_tracker
 from edge_tracker.app.replay.recording import Recorder
-from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.mot import MotDetections
+from edge_tracker.detection.result import Detections
 from edge_tracker.track_arrays import TrackArrays
 
 FPS = {"PETS09-S2L1": 7.0, "TUD-Stadtmitte": 25.0}

@@ -15,7 +15,7 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from edge_tracker.app.run.camera import GIVEN_SINCE
+from edge_tracker.app.run.camera_run import GIVEN_SINCE
 from edge_tracker.app.run.state import load
 from tests.app.programs import needs_gstreamer
 from tests.app.street import StreetCamera

@@ -11,7 +11,7 @@ import pytest
 
 from edge_tracker import EdgeDeepSort
 from edge_tracker.app.counting.events import ObjectEvents
-from edge_tracker.app.results import ObjectEvent, reported
+from edge_tracker.app.frame_results import ObjectEvent, reported
 
 from .truth import START, moments
 

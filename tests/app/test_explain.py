@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cosine, mahalanobis
 
 from edge_tracker.app.replay.explain import Explainer, Explanation
-from edge_tracker.app.replay.replay import RecordedFrame, Recording, Replay
+from edge_tracker.app.replay.replaying import RecordedFrame, Recording, Replay
 from edge_tracker.errors import InputError
 from edge_tracker.track_arrays import TrackArrays
 from edge_tracker.tracking.edge.settings import EdgeSettings

@@ -15,11 +15,11 @@ from edge_tracker import EdgeDeepSort
 from edge_tracker.app.config.schema import LineConfig, MqttConfig, ServerConfig, ZoneConfig
 from edge_tracker.app.counting.events import ObjectEvents
 from edge_tracker.app.counting.zones import ZoneMonitor
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, VideoSink
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.run.state import load
-from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.frames import Frame
+from edge_tracker.app.sources.opening import open_source
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.detection.detector import Detector
 from edge_tracker.embedding.embedder import Embedder

@@ -11,8 +11,8 @@ import cv2
 import pytest
 
 from edge_tracker.app.sources import capture
-from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.gstreamer import csi_pipeline, own_pipeline, rtsp_pipeline
+from edge_tracker.app.sources.opening import open_source
 from edge_tracker.errors import SourceError
 from tests.app.programs import SYSTEM_PYTHON, needs_gstreamer
 from tests.waiting import COMPILING_S

@@ -20,11 +20,11 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_tracker.app.config.schema import MqttConfig
+from edge_tracker.app.frame_results import FrameTracks, ObjectEvent
 from edge_tracker.app.outputs import mqtt
 from edge_tracker.app.outputs.frigate import FrigateView
 from edge_tracker.app.outputs.mqtt import UNDER_WAY, MqttPublisher, check_mqtt
 from edge_tracker.app.outputs.payloads import event_payload, totals_payload, tracks_payload
-from edge_tracker.app.results import FrameTracks, ObjectEvent
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.errors import ConfigError

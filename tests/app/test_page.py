@@ -16,9 +16,9 @@ pytest.importorskip("starlette", reason="needs the extra 'server'")
 
 from edge_tracker.app.config.schema import ServerConfig, ZoneConfig
 from edge_tracker.app.counting.zones import ZoneMonitor
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.live import server as module
 from edge_tracker.app.outputs.live.server import LiveServer
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.inference.availability import ServerStatus

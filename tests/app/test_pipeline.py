@@ -21,15 +21,15 @@ import yaml
 
 from edge_tracker.app.config.loading import load_config
 from edge_tracker.app.config.schema import DetectorConfig
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.sinks import JsonlSink
 from edge_tracker.app.outputs.writer import Writer, openers_of
-from edge_tracker.app.results import FrameTracks
-from edge_tracker.app.run.camera import Cadence
+from edge_tracker.app.run.camera_run import Cadence
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.run.supervision import needs_restart
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats
-from edge_tracker.detection.detections import Detections
+from edge_tracker.detection.result import Detections
 from edge_tracker.errors import OutputError, SourceError
 from tests.app.street import MjpegCamera
 from tests.waiting import COMPILING_S, wait_for, wait_for_program

@@ -16,7 +16,7 @@ import pytest
 from edge_tracker import EdgeDeepSort
 from edge_tracker.app.replay.recordfile import FIRST_LINE, packed, read_records
 from edge_tracker.app.replay.recording import MIB, Recorder, RecordingEmbedder, without_secrets
-from edge_tracker.app.replay.replay import Recording, Replay
+from edge_tracker.app.replay.replaying import Recording, Replay
 from edge_tracker.errors import OutputError, SourceError
 from tests.app.recorded import SmallLooks, configuration, frames_of, record, track
 from tests.conftest import ROOT

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs import rotation, sinks
 from edge_tracker.app.outputs.rotation import Rotation, drop_torn_line, put_aside, set_aside
 from edge_tracker.app.outputs.sinks import JsonlSink, VideoSink
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.errors import OutputError
 

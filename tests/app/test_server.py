@@ -20,9 +20,9 @@ pytest.importorskip("starlette", reason="needs the extra 'server'")
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_tracker.app.config.schema import ServerConfig
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.live import server as module
 from edge_tracker.app.outputs.live.server import LiveServer
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
 from edge_tracker.errors import ConfigError, OutputError

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.annotate import Annotator, color_of
 from edge_tracker.app.outputs.payloads import tracks_payload
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, VideoSink, check_output
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.errors import OutputError
 

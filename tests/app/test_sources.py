@@ -17,7 +17,8 @@ import pytest
 
 from edge_tracker.app.config.uri import is_path, redact, resolve_source, scheme_of
 from edge_tracker.app.sources import capture
-from edge_tracker.app.sources.files import NoImages, open_source
+from edge_tracker.app.sources.opening import open_source
+from edge_tracker.app.sources.stored import NoImages
 from edge_tracker.errors import SourceError
 from tests.waiting import free_port, wait_for
 

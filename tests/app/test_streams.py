@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from edge_tracker.app.sources import capture
-from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.live import LiveSource
+from edge_tracker.app.sources.opening import open_source
 from edge_tracker.errors import SourceError
 from tests.app.programs import needs_gstreamer
 from tests.app.street import MjpegCamera
@@ -183,7 +183,7 @@ def test_mjpeg_over_http_that_is_not_there_yet_is_waited_for():
 AT_EXIT = """
 from tests.app.test_streams import MjpegCamera, shades
 from edge_tracker.app.sources import live
-from edge_tracker.app.sources.files import open_source
+from edge_tracker.app.sources.opening import open_source
 live.CLOSE_S = 60
 print(open_source(MjpegCamera(shades()).uri).poll(60).index)
 """

@@ -12,7 +12,7 @@ from matplotlib.path import Path as Polygon
 
 from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.counting.zones import MARGIN, ZoneMonitor
-from edge_tracker.app.results import ZoneEvent
+from edge_tracker.app.frame_results import ZoneEvent
 
 from .truth import FPS, moments, rows
 

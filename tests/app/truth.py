@@ -11,7 +11,7 @@ import numpy as np
 from edge_tracker.app.config.schema import LineConfig, ZoneConfig
 from edge_tracker.app.counting.events import ObjectEvents
 from edge_tracker.app.counting.zones import ZoneMonitor
-from edge_tracker.app.results import FrameTracks
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats
 

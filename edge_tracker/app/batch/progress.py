@@ -1,4 +1,4 @@
-"""The progress of a batch, in words and as `edge_tracker.app.run.progress` shows it."""
+"""The progress of a batch, in words and as `edge_tracker.app.run.progress_bar` shows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edge_tracker.app.run.progress import progress as shown
+from edge_tracker.app.run.progress_bar import progress as shown
 
 
 @dataclass

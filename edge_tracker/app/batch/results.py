@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_tracker import __version__
 from edge_tracker.app.batch.inputs import Video, printable
 from edge_tracker.app.saved import Saved, parse_saved
 from edge_tracker.errors import OutputError
 from edge_tracker.files import atomic_path, umask
+from edge_tracker.version import __version__
 
 log = logging.getLogger(__name__)
 

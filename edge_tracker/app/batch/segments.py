@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_tracker.app.batch.results import CutDifference
-from edge_tracker.app.batch.settings import Cut
+from edge_tracker.app.batch.video_settings import Cut
 from edge_tracker.tracking.assignment import iou, match_pairs
 
 LEAST_IOU = 0.5  # of two boxes of one object, as in MOTChallenge

@@ -10,7 +10,7 @@ from typing import Any
 from edge_tracker.app.batch.inputs import Video, printable
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
 from edge_tracker.app.batch.segments import Part, Segment, cut_into
-from edge_tracker.app.batch.settings import DEFAULT_MOT, BatchSettings
+from edge_tracker.app.batch.video_settings import DEFAULT_MOT, BatchSettings
 from edge_tracker.app.batch.worker import Examined, Failed, Joined, Tracked
 from edge_tracker.errors import OutputError
 

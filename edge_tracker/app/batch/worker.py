@@ -18,18 +18,18 @@ from typing import Any
 
 import cv2
 
-from edge_tracker import __version__
 from edge_tracker.app.batch.inputs import printable
 from edge_tracker.app.batch.results import CutDifference, Stamp, sha256_of, stamp_of
 from edge_tracker.app.batch.segments import Part, compare, join
-from edge_tracker.app.batch.settings import NO_FILES
+from edge_tracker.app.batch.video_settings import NO_FILES
 from edge_tracker.app.config.schema import Config
 from edge_tracker.app.open_models import Models, open_models
 from edge_tracker.app.open_tracker import compile_ahead
 from edge_tracker.app.run.allocation import give_back_large_blocks
 from edge_tracker.app.run.pipeline import Pipeline
-from edge_tracker.app.sources.files import open_source
+from edge_tracker.app.sources.opening import open_source
 from edge_tracker.errors import ConfigError, EdgeTrackerError, OutputError, ServerError, SourceError
+from edge_tracker.version import __version__
 
 MOST_NOTED = 20  # most warnings kept for a video
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_tracker.app.batch.batch import Batch
 from edge_tracker.app.batch.cluster import Wanted, connected, import_ray, share
 from edge_tracker.app.batch.inputs import find_videos, printable
 from edge_tracker.app.batch.progress import duration, progress
 from edge_tracker.app.batch.results import Failure, Record, Results
-from edge_tracker.app.batch.settings import BatchSettings, Cut, settings_of
+from edge_tracker.app.batch.scheduling import Batch
 from edge_tracker.app.batch.task import Task, tasks_for
+from edge_tracker.app.batch.video_settings import BatchSettings, Cut, settings_of
 from edge_tracker.app.config.loading import load_config
 from edge_tracker.app.open_tracker import compile_ahead
 from edge_tracker.app.run.signals import signals

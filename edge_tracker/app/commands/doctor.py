@@ -15,7 +15,6 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from edge_tracker import __version__
 from edge_tracker.app.build import served_models, wanted_models
 from edge_tracker.app.config.schema import Config
 from edge_tracker.errors import DeviceError, EdgeTrackerError
@@ -25,6 +24,7 @@ from edge_tracker.inference.engines import check_fits, ensure_engine, load_engin
 from edge_tracker.inference.locate import find_model, model_folders
 from edge_tracker.inference.manifest import onnx_metadata, read_manifest
 from edge_tracker.inference.triton.client import TritonModel
+from edge_tracker.version import __version__
 
 # An ONNX file of one Identity node on a float; what a provider must run to count as working.
 _TINY_ONNX = bytes.fromhex(

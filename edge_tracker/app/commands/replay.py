@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from edge_tracker.app.frame_results import reported
 from edge_tracker.app.open_tracker import compile_ahead
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, Sink, check_output
 from edge_tracker.app.replay.explain import Explainer
 from edge_tracker.app.replay.explanation import Explanation
-from edge_tracker.app.replay.replay import Difference, NotRecorded, RecordedFrame, Recording, Replay
-from edge_tracker.app.results import reported
+from edge_tracker.app.replay.replaying import Difference, NotRecorded, RecordedFrame, Recording, Replay
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.track_arrays import TrackArrays
 

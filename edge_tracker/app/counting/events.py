@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_tracker.app.results import ObjectEvent
+from edge_tracker.app.frame_results import ObjectEvent
 from edge_tracker.app.saved import Saved, parse_saved
 
 

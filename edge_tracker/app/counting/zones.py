@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from edge_tracker.app.config.schema import LineConfig, ZoneConfig
-from edge_tracker.app.results import ZoneEvent
+from edge_tracker.app.frame_results import ZoneEvent
 from edge_tracker.app.saved import Saved, parse_saved
 
 MARGIN = 0.05  # of the box's height; a walking person's box jitters by 1 to 3 %

@@ -36,7 +36,7 @@ from edge_tracker.app.evaluation.evaluation import (
 )
 from edge_tracker.app.extras import extra
 from edge_tracker.app.outputs.sinks import MotSink
-from edge_tracker.app.replay.replay import Recording, Replay
+from edge_tracker.app.replay.replaying import Recording, Replay
 from edge_tracker.errors import ConfigError, OutputError
 from edge_tracker.files import atomic_path
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from edge_tracker.app.frame_results import ObjectEvent
 from edge_tracker.app.outputs.payloads import SCHEMA
-from edge_tracker.app.results import ObjectEvent
 
 NO_LABEL = "object"  # Frigate has no objects without a label
 

@@ -11,9 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from edge_tracker import __version__
 from edge_tracker.app.stats import BUCKETS, CameraStats, Histogram, Stats
 from edge_tracker.inference.availability import ServerStatus
+from edge_tracker.version import __version__
 
 PREFIX = "edge_tracker"
 

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 from edge_tracker.app.config.schema import MqttConfig
 from edge_tracker.app.config.secret import read_secret
 from edge_tracker.app.extras import extra
+from edge_tracker.app.frame_results import FrameTracks, ObjectEvent
 from edge_tracker.app.outputs.frigate import FrigateView
 from edge_tracker.app.outputs.payloads import event_payload, totals_payload, tracks_payload
-from edge_tracker.app.results import FrameTracks, ObjectEvent
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import Stats
 from edge_tracker.errors import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_tracker.app.results import FrameTracks, ObjectEvent, ZoneEvent
+from edge_tracker.app.frame_results import FrameTracks, ObjectEvent, ZoneEvent
 from edge_tracker.app.sources.frames import Frame
 
 SCHEMA = 1

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.annotate import Annotator
 from edge_tracker.app.outputs.payloads import event_fields, track_fields
 from edge_tracker.app.outputs.rotation import Rotation, drop_torn_line, put_aside
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.errors import OutputError
 

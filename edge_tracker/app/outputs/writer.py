@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_tracker.app.config.schema import OutputsConfig
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.handover import put_while
 from edge_tracker.app.outputs.rotation import Rotation
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, Sink, VideoSink
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats
 from edge_tracker.errors import OutputError

@@ -15,7 +15,7 @@ from edge_tracker.app.replay.deepsort_twin import DeepSortTwin
 from edge_tracker.app.replay.edge_twin import EdgeTwin
 from edge_tracker.app.replay.explanation import Explanation
 from edge_tracker.app.replay.recording import RecordingEmbedder
-from edge_tracker.app.replay.replay import RecordedFrame, Replay
+from edge_tracker.app.replay.replaying import RecordedFrame, Replay
 from edge_tracker.app.replay.twin import Twin
 from edge_tracker.errors import InputError
 from edge_tracker.track_arrays import TrackArrays

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numba
 import numpy as np
 
-from edge_tracker import __version__
 from edge_tracker.app.config.uri import redact
 from edge_tracker.app.replay.recordfile import FIRST_LINE, packed, segment_name, segments_of
 from edge_tracker.errors import OutputError
 from edge_tracker.track_arrays import TrackArrays
+from edge_tracker.version import __version__
 
 if TYPE_CHECKING:
     from edge_tracker.deepsort import EdgeDeepSort

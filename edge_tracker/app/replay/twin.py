@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from edge_tracker.app.replay.explanation import Candidate
-from edge_tracker.app.replay.replay import RecordedFrame
+from edge_tracker.app.replay.replaying import RecordedFrame
 from edge_tracker.tracking.arrays import NONE
 from edge_tracker.tracking.detections import Given
 from edge_tracker.tracking.method import Method

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from edge_tracker.app.stats import Stats
-from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
+from edge_tracker.detection.result import Detections
 from edge_tracker.embedding.embedder import Embedder
 from edge_tracker.inference import Model
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from edge_tracker.app.check import naming
 from edge_tracker.app.config.loading import needs_frames
 from edge_tracker.app.config.schema import Camera, Config, cameras_of
 from edge_tracker.app.open_models import Models, open_models
@@ -20,18 +19,20 @@ from edge_tracker.app.outputs.sinks import check_output
 from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
-from edge_tracker.app.run.camera import Audience, CameraRun, FindsObjects
-from edge_tracker.app.run.progress import progress
+from edge_tracker.app.run.camera_run import Audience, CameraRun, FindsObjects
+from edge_tracker.app.run.check import naming
+from edge_tracker.app.run.progress_bar import progress
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
 from edge_tracker.app.run.supervision import Supervisor
-from edge_tracker.app.sources.files import NoImages, open_source
 from edge_tracker.app.sources.frames import Frame, Source
+from edge_tracker.app.sources.opening import open_source
+from edge_tracker.app.sources.stored import NoImages
 from edge_tracker.app.stats import CameraStats
-from edge_tracker.detection.detections import Detections
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
+from edge_tracker.detection.result import Detections
 from edge_tracker.inference import Model
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_tracker.app.config.schema import Config, cameras_of
-from edge_tracker.app.run.camera import CameraRun
+from edge_tracker.app.run.camera_run import CameraRun
 from edge_tracker.app.run.summary import Summary
 from edge_tracker.errors import EdgeTrackerError
 

@@ -9,13 +9,13 @@ from pathlib import PurePath
 
 import pytest
 
-from edge_tracker.app.batch import batch as batch_module
-from edge_tracker.app.batch.batch import Batch
+from edge_tracker.app.batch import scheduling as batch_module
 from edge_tracker.app.batch.cluster import Shares, WorkerDied
 from edge_tracker.app.batch.inputs import Video
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
-from edge_tracker.app.batch.settings import BatchSettings
+from edge_tracker.app.batch.scheduling import Batch
 from edge_tracker.app.batch.task import Task
+from edge_tracker.app.batch.video_settings import BatchSettings
 from edge_tracker.app.batch.worker import Examined, Failed, Opened, Tracked
 from edge_tracker.app.config.schema import Config
 from edge_tracker.app.run.signals import Signals

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from edge_tracker.app.batch.progress import BatchProgress, duration, progress
-from edge_tracker.app.run import progress as progress_module
+from edge_tracker.app.run import progress_bar as progress_module
 
 HALF = BatchProgress(8, done=3, failed=1, share=0.5, fps=31.25, workers=2, seconds_left=3723.4)
 SAID = "4 of 8 videos, 1 failed, 31.2 frames per second, 1:02:03 left"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_tracker.app.batch.segments import Part, Segment, compare, correspondence, cut_into, join, read_rows
-from edge_tracker.app.batch.settings import Cut
+from edge_tracker.app.batch.video_settings import Cut
 
 Objects = dict[int, dict[int, tuple[float, float]]]  # frame -> identity -> left, top
 

@@ -8,8 +8,8 @@ import pytest
 
 from edge_tracker.app.batch.inputs import Video
 from edge_tracker.app.batch.results import Failure, Record, Results, stamp_of
-from edge_tracker.app.batch.settings import BatchSettings, Cut
 from edge_tracker.app.batch.task import ATTEMPTS, Task, tasks_for
+from edge_tracker.app.batch.video_settings import BatchSettings, Cut
 from edge_tracker.app.batch.worker import BatchWorker, Examined, Failed, Tracked
 from edge_tracker.app.config.schema import Config
 from edge_tracker.errors import EdgeTrackerError

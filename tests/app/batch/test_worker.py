@@ -9,7 +9,7 @@ import pytest
 
 from edge_tracker import __version__
 from edge_tracker.app.batch.results import Stamp, stamp_of
-from edge_tracker.app.batch.settings import settings_of
+from edge_tracker.app.batch.video_settings import settings_of
 from edge_tracker.app.batch.worker import BatchWorker, Failed, Opened
 from edge_tracker.app.config.loading import load_config
 from edge_tracker.app.run.pipeline import Pipeline

@@ -25,16 +25,16 @@ from urllib.parse import quote
 
 import cv2
 
-from edge_tracker import __version__
 from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.config.secret import read_secret
 from edge_tracker.app.extras import extra
+from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.annotate import Annotator
 from edge_tracker.app.outputs.payloads import track_fields
-from edge_tracker.app.results import FrameTracks
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Histogram, Stats
 from edge_tracker.errors import ConfigError, OutputError
+from edge_tracker.version import __version__
 
 with extra("server", "server: the live page needs a package that is missing"):
     import uvicorn

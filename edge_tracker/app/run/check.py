@@ -12,8 +12,8 @@ from edge_tracker.app.config.loading import dotted
 from edge_tracker.app.config.schema import Config, cameras_of
 from edge_tracker.app.config.uri import is_path, scheme_of
 from edge_tracker.app.outputs.sinks import check_output
-from edge_tracker.app.sources.files import open_source
 from edge_tracker.app.sources.gstreamer import csi_pipeline, own_pipeline
+from edge_tracker.app.sources.opening import open_source
 from edge_tracker.errors import ConfigError, EdgeTrackerError
 from edge_tracker.inference.locate import find_model
 from edge_tracker.inference.triton.client import import_client

@@ -19,17 +19,17 @@ import numpy as np
 from edge_tracker.app.config.schema import Camera, DetectorConfig
 from edge_tracker.app.counting.events import ObjectEvents
 from edge_tracker.app.counting.zones import ZoneMonitor
+from edge_tracker.app.frame_results import FrameTracks, ObjectEvent, ZoneEvent, reported
 from edge_tracker.app.handover import WAKE_S, put_while
 from edge_tracker.app.open_tracker import FRAME_RATE
 from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
-from edge_tracker.app.results import FrameTracks, ObjectEvent, ZoneEvent, reported
 from edge_tracker.app.run.state import CameraState
 from edge_tracker.app.sources.frames import Frame, Source
 from edge_tracker.app.sources.live import LiveSource
 from edge_tracker.app.stats import CameraStats
 from edge_tracker.deepsort import EdgeDeepSort
-from edge_tracker.detection.detections import Detections
+from edge_tracker.detection.result import Detections
 from edge_tracker.errors import EdgeTrackerError, InputError
 from edge_tracker.track_arrays import TrackArrays
 

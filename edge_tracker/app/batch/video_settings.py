@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_tracker import __version__
 from edge_tracker.app.batch.results import sha256_of
 from edge_tracker.app.build import served_models, wanted_models
-from edge_tracker.app.check import naming
 from edge_tracker.app.config.schema import Config, cameras_of
+from edge_tracker.app.run.check import naming
 from edge_tracker.errors import ConfigError, ModelError
 from edge_tracker.inference.locate import find_model
+from edge_tracker.version import __version__
 
 DEFAULT_MOT = "tracks.txt"
 # `outputs` without the paths, which each video has of its own, and without rotation, which a video's files do not need.

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_tracker import __version__
 from edge_tracker.app.batch.cluster import Cluster, Shares, WorkerDied
 from edge_tracker.app.batch.progress import BatchProgress
 from edge_tracker.app.batch.results import Failure, Record, Results
-from edge_tracker.app.batch.settings import BatchSettings
 from edge_tracker.app.batch.task import Call, Task
+from edge_tracker.app.batch.video_settings import BatchSettings
 from edge_tracker.app.batch.worker import Failed, Opened, Tracked
 from edge_tracker.app.run.signals import Signals
 from edge_tracker.errors import DeviceError, OutputError
+from edge_tracker.version import __version__
 
 log = logging.getLogger(__name__)
 

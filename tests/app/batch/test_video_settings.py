@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_tracker.app.batch.settings import Cut, settings_of
+from edge_tracker.app.batch.video_settings import Cut, settings_of
 from edge_tracker.app.config.loading import load_config
 from edge_tracker.errors import ConfigError, ModelError
 from tests.graphs import relu
@@ -67,7 +67,7 @@ def test_the_key_knows_the_models_by_their_content_and_not_their_place(settings,
 
 def test_the_key_knows_the_cut_and_the_version(settings, monkeypatch):
     keys = {settings().key, settings(cut=CUT).key, settings(cut=Cut(60, 11)).key}
-    monkeypatch.setattr("edge_tracker.app.batch.settings.__version__", "99")
+    monkeypatch.setattr("edge_tracker.app.batch.video_settings.__version__", "99")
     assert len(keys | {settings().key}) == 4
 
 

@@ -1,0 +1,3 @@
+"""The version of edge-tracker."""
+
+__version__ = "0.1.0"
