@@ -15,7 +15,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from edge_tracker.app.build import served_models, wanted_models
+from edge_tracker.app.config.named_models import served_models, wanted_models
 from edge_tracker.app.config.schema import Config
 from edge_tracker.errors import DeviceError, EdgeTrackerError
 from edge_tracker.inference.builder import EngineOptions, import_tensorrt

@@ -6,19 +6,18 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
 
-from edge_tracker.app.frame_results import reported
 from edge_tracker.app.open_tracker import compile_ahead
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, Sink, check_output
 from edge_tracker.app.replay.explain import Explainer
 from edge_tracker.app.replay.explanation import Explanation
 from edge_tracker.app.replay.replaying import Difference, NotRecorded, RecordedFrame, Recording, Replay
-from edge_tracker.app.sources.frames import Frame
+from edge_tracker.app.replay.writing import write_tracks
 from edge_tracker.track_arrays import TrackArrays
 
 log = logging.getLogger(__name__)
@@ -77,15 +76,6 @@ def _stepped(run: Replay, options: argparse.Namespace) -> Iterator[Stepped]:
     frames: Iterable[tuple[RecordedFrame, TrackArrays]] = run
     for frame, tracks in tqdm(frames, unit=" frames", dynamic_ncols=True, disable=not sys.stderr.isatty()):
         yield frame, tracks, None
-
-
-def write_tracks(sinks: Sequence[Sink], frame: RecordedFrame, tracks: TrackArrays) -> None:
-    """Give a replayed frame's confirmed tracks with a detection to sinks."""
-    if not sinks:
-        return
-    found = reported(tracks, frame.names)
-    for sink in sinks:
-        sink.write(Frame(frame.index, frame.time, None), found)
 
 
 def _summary(run: Replay, seconds: float, outputs: list[Path], check: bool) -> str:
