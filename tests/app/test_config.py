@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.build import served_models, wanted_models
 from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.config.named_models import served_models, wanted_models
 from edge_tracker.app.config.reference import reference
 from edge_tracker.app.config.schema import Config, EdgeConfig, TrackerConfig, cameras_of, tracker_arguments
 from edge_tracker.errors import ConfigError

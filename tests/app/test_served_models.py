@@ -13,8 +13,9 @@ import pytest
 
 import export.__main__ as export
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.commands.doctor import examine, is_ok, to_text
 from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.doctor.examination import examine
+from edge_tracker.app.doctor.finding import is_ok, to_text
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.stats import BUCKETS
 from edge_tracker.cli import main

@@ -3,12 +3,13 @@ writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-from edge_tracker.app.build import served_models, wanted_models
 from edge_tracker.app.config.loading import dotted
+from edge_tracker.app.config.named_models import served_models, wanted_models
+from edge_tracker.app.config.naming import naming
 from edge_tracker.app.config.schema import Config, cameras_of
 from edge_tracker.app.config.uri import is_path, scheme_of
 from edge_tracker.app.outputs.sinks import check_output
@@ -19,18 +20,6 @@ from edge_tracker.inference.locate import find_model
 from edge_tracker.inference.triton.client import import_client
 
 PIPELINES = {"csi": csi_pipeline, "gst": own_pipeline}
-
-
-@contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Put the key of the configuration before an error about what it names."""
-    try:
-        yield
-    except EdgeTrackerError as error:
-        # A ConfigError is about the section as a whole, such as classes that the model does not have.
-        name = key.partition(".")[0] if isinstance(error, ConfigError) else key
-        lines = (f"{name}: {line}" for line in str(error).split("\n"))
-        raise type(error)("\n".join(lines)) from error
 
 
 def check(config: Config) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_tracker.app.config.loading import needs_frames
+from edge_tracker.app.config.naming import naming
 from edge_tracker.app.config.schema import Camera, Config, cameras_of
 from edge_tracker.app.open_models import Models, open_models
 from edge_tracker.app.open_tracker import compile_ahead, open_tracker
@@ -20,7 +21,6 @@ from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
 from edge_tracker.app.run.camera_run import Audience, CameraRun, FindsObjects
-from edge_tracker.app.run.check import naming
 from edge_tracker.app.run.progress_bar import progress
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
