@@ -17,7 +17,7 @@ pytest.importorskip("starlette", reason="needs the extra 'server'")
 from edge_tracker.app.config.schema import ServerConfig, ZoneConfig
 from edge_tracker.app.counting.zones import ZoneMonitor
 from edge_tracker.app.frame_results import FrameTracks
-from edge_tracker.app.outputs.live import server as module
+from edge_tracker.app.outputs.live import mjpeg
 from edge_tracker.app.outputs.live.server import LiveServer
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
@@ -194,7 +194,7 @@ def test_trouble_is_told_and_nothing_in_it_is_taken_for_html(page):
 
 def test_a_single_picture_is_shown_at_once(page, monkeypatch):
     """Chromium shows a picture of a stream only once the next has begun; here none comes."""
-    monkeypatch.setattr(module, "REPEAT_S", 1e9)
+    monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     stats = Stats({"yard": CameraStats("yard", connected=True)}, ready=True)
     with serving(stats, leaving=page) as server:
         server.show("yard", Frame(1, 0.0, np.full((90, 160, 3), 90, np.uint8)), _none())
@@ -249,7 +249,7 @@ def test_many_cameras_leave_connections_for_the_figures(page):
         page.until("[...document.querySelectorAll('img')].filter(i => i.naturalWidth === 160).length === 8")
         stats.cameras["cam7"].active = 5
         page.until(f"{CARD.format(7)}.querySelector('[data-is=active]').textContent === '5'")
-        assert server._viewers == 0
+        assert server._viewers.count == 0
 
 
 def test_the_token_is_asked_for_and_then_gone_from_the_address(page, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
@@ -21,7 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.frame_results import FrameTracks
-from edge_tracker.app.outputs.live import server as module
+from edge_tracker.app.outputs.annotate import Annotator
+from edge_tracker.app.outputs.live import camera_image, connections, health, mjpeg
 from edge_tracker.app.outputs.live.server import LiveServer
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
@@ -110,8 +113,8 @@ def encoded(monkeypatch):
         numbers.append(frame.index)
         return real(frame, tracks, annotator)
 
-    real = module.encode
-    monkeypatch.setattr(module, "encode", encode)
+    real = camera_image.encode
+    monkeypatch.setattr(camera_image, "encode", encode)
     return numbers
 
 
@@ -210,7 +213,7 @@ def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
             time.sleep(0.3)
             return ask(server, "/healthz")[0]
 
-        monkeypatch.setattr(module, "STUCK_S", 0.2)
+        monkeypatch.setattr(health, "STUCK_S", 0.2)
         for _ in range(2):
             yard.frames += 1
             server._stats.cameras["gate"].frames += 1
@@ -225,9 +228,9 @@ def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
         server._stats.ready, yard.connected = True, False
         assert status_later() == 200
         yard.connected, yard.last_frame = True, time.monotonic() - 3600  # it has just come back
-        monkeypatch.setattr(module, "STUCK_S", 60.0)
+        monkeypatch.setattr(health, "STUCK_S", 60.0)
         assert ask(server, "/healthz")[0] == 200
-        monkeypatch.setattr(module, "STUCK_S", 0.2)
+        monkeypatch.setattr(health, "STUCK_S", 0.2)
         assert status_later() == 503
 
 
@@ -250,7 +253,7 @@ def test_snapshot_shows_the_newest_frame_with_its_tracks():
 def test_large_pictures_are_made_smaller_with_their_boxes():
     large = np.zeros((1000, 2560, 3), np.uint8)
     tracks = FrameTracks(np.array([1]), np.array([[2000.0, 400, 2400, 800]]), np.array([-1]), np.array([1.0]))
-    data = module.encode(Frame(1, 0.0, large), tracks, module.Annotator())
+    data = camera_image.encode(Frame(1, 0.0, large), tracks, Annotator())
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (500, 1280, 3)
     rows, columns = np.nonzero(image.max(axis=2) > 100)
@@ -259,7 +262,7 @@ def test_large_pictures_are_made_smaller_with_their_boxes():
 
 
 def test_nothing_is_encoded_while_nobody_watches(encoded, monkeypatch):
-    monkeypatch.setattr(module, "REPEAT_S", 1e9)
+    monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     with serving() as server:
         for index in range(1, 51):
             server.show("yard", Frame(index, 0.0, picture_of(index)), tracks_of(1))
@@ -272,14 +275,14 @@ def test_nothing_is_encoded_while_nobody_watches(encoded, monkeypatch):
         with closing(Viewer(server)) as viewer:
             viewer.head()
             viewer.picture()
-        wait_for(lambda: server._viewers == 0)
+        wait_for(lambda: server._viewers.count == 0)
         server.show("yard", Frame(51, 0.0, picture_of(51)), tracks_of(1))
         ask(server, "/api/status")
         assert encoded == [50], "the same frame is not encoded twice, and none after the viewer has gone"
 
 
 def test_two_viewers_share_pictures_and_each_frame_is_encoded_once(encoded, monkeypatch):
-    monkeypatch.setattr(module, "REPEAT_S", 1e9)
+    monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     with serving() as server, closing(Viewer(server)) as one, closing(Viewer(server)) as other:
         for viewer in (one, other):
             status, headers = viewer.head()
@@ -319,7 +322,7 @@ def test_opencv_reads_the_stream():
 
 @pytest.mark.slow
 def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 5.0)
+    monkeypatch.setattr(connections, "STALLED_S", 5.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)  # 1 MB as JPEG
     with (
         serving() as server,
@@ -329,13 +332,13 @@ def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
     ):
         for viewer in (stalled, good):
             assert viewer.head()[0] == 200
-        wait_for(lambda: good.picture() is not None and server._viewers == 1)
+        wait_for(lambda: good.picture() is not None and server._viewers.count == 1)
         assert good.picture().shape == (720, 1280, 3), "the other goes on"
 
 
 @pytest.mark.slow
 def test_closing_does_not_wait_for_a_stalled_viewer(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 1000.0)
+    monkeypatch.setattr(connections, "STALLED_S", 1000.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)
     with serving() as server, closing(Viewer(server, buffer=4096)):
         thread = server._thread
@@ -350,7 +353,7 @@ def test_closing_does_not_wait_for_a_stalled_viewer(monkeypatch):
 
 
 def test_viewers_are_bounded(monkeypatch):
-    monkeypatch.setattr(module, "MOST_VIEWERS", 2)
+    monkeypatch.setattr(mjpeg, "MOST_VIEWERS", 2)
     with serving() as server, closing(Viewer(server)) as one, closing(Viewer(server, "gate")) as other:
         for viewer in (one, other):
             assert viewer.head()[0] == 200
@@ -358,13 +361,13 @@ def test_viewers_are_bounded(monkeypatch):
         assert (status, headers["retry-after"]) == (503, "2")
         assert body == b"2 streams are being watched, which is the most; try again later\n"
         one.close()
-        wait_for(lambda: server._viewers == 1)
+        wait_for(lambda: server._viewers.count == 1)
         with closing(Viewer(server)) as third:
             assert third.head()[0] == 200
 
 
 def test_a_connection_that_asks_nothing_is_closed(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 0.5)
+    monkeypatch.setattr(connections, "STALLED_S", 0.5)
     with serving() as server:
         for sent in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
             with socket.create_connection(("127.0.0.1", server.address[1]), timeout=WAIT_S) as idle:
@@ -418,7 +421,7 @@ def test_head():
         for path in ("/", "/metrics", "/healthz", "/api/status", "/stream/yard"):
             status, _, body = ask(server, path, "HEAD")
             assert (status, body) == (200, b""), path
-        assert server._viewers == 0
+        assert server._viewers.count == 0
 
 
 def test_large_requests_are_refused():
@@ -576,3 +579,11 @@ def test_ipv6_loopback():
 
 def test_close_without_start():
     LiveServer(ServerConfig(port=0), Stats(), ["yard"]).close()
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("edge_tracker.app.outputs.live")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn.protocols.http.h11_impl", None)
+    with pytest.raises(ConfigError, match=r"^server: .* is missing .*pip install 'edge-tracker\[server\]'"):
+        importlib.import_module("edge_tracker.app.outputs.live.access")

@@ -55,9 +55,9 @@ def check(config: Config) -> None:
         for name, path in camera.outputs.paths():
             attempt(f"outputs.{name}", check_output, path)
     if config.server is not None:
-        from edge_tracker.app.outputs.live.server import check_server
+        from edge_tracker.app.outputs.live.access import access_of
 
-        attempt(None, check_server, config.server)
+        attempt(None, access_of, config.server)
     if config.mqtt is not None:
         from edge_tracker.app.outputs.mqtt import check_mqtt
 

@@ -1,0 +1,103 @@
+"""The paths that the server answers, and their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from edge_tracker.app.outputs.live.camera_image import Picture
+from edge_tracker.app.outputs.live.health import Liveness, missing_parts
+from edge_tracker.app.outputs.live.mjpeg import MjpegStream, Viewers
+from edge_tracker.app.outputs.live.pages import page_routes
+from edge_tracker.app.outputs.live.status import newest_tracks, run_status
+from edge_tracker.app.outputs.metrics import registry_of
+from edge_tracker.app.stats import Stats
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+class Endpoints:
+    """Answers requests from what is known of a run.
+
+    Args:
+        stats: of the run; read whenever somebody asks.
+        pictures: by camera, in the order in which cameras are shown.
+        viewers: of the streams.
+    """
+
+    def __init__(self, stats: Stats, pictures: dict[str, Picture], viewers: Viewers) -> None:
+        self._stats = stats
+        self._pictures = pictures
+        self._viewers = viewers
+        self._registry = registry_of(stats)
+        self._liveness = Liveness()
+
+    def app(self) -> Starlette:
+        """The application that answers."""
+        routes = [
+            *page_routes(),
+            Route("/stream/{camera}", self._stream),
+            Route("/snapshot/{camera}.jpg", self._snapshot),
+            Route("/metrics", self._metrics),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/api/status", self._status),
+            Route("/api/tracks", self._tracks),
+        ]
+        app = Starlette(routes=routes)
+        app.router.redirect_slashes = False  # it would send browsers to whatever the Host header says
+        return app
+
+    def _picture(self, request: Request) -> Picture | None:
+        return self._pictures.get(request.path_params["camera"])
+
+    async def _stream(self, request: Request) -> ASGIApp:
+        picture = self._picture(request)
+        if picture is None:
+            return _no_camera()
+        if request.method == "HEAD":
+            return Response(media_type=MjpegStream.media_type)
+        if self._viewers.full:
+            return _unavailable(f"{self._viewers.most} streams are being watched, which is the most; try again later")
+        return MjpegStream(picture, self._viewers)
+
+    async def _snapshot(self, request: Request) -> Response:
+        picture = self._picture(request)
+        if picture is None:
+            return _no_camera()
+        jpeg = await picture.jpeg()
+        return Response(jpeg, media_type="image/jpeg") if jpeg is not None else _unavailable("there is no picture yet")
+
+    async def _metrics(self, request: Request) -> Response:
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"content-type": kind})
+
+    async def _healthz(self, request: Request) -> Response:
+        return _verdict("ok", "stuck", self._liveness.stuck(self._stats))
+
+    async def _readyz(self, request: Request) -> Response:
+        return _verdict("ready", "not ready", missing_parts(self._stats, list(self._pictures)))
+
+    async def _status(self, request: Request) -> Response:
+        return JSONResponse(run_status(self._stats, self._pictures))
+
+    async def _tracks(self, request: Request) -> Response:
+        return JSONResponse(newest_tracks(self._pictures))
+
+
+def _no_camera() -> Response:
+    return PlainTextResponse("no such camera; /api/status names them\n", 404)
+
+
+def _unavailable(why: str) -> Response:
+    return PlainTextResponse(f"{why}\n", 503, {"retry-after": "2"})
+
+
+def _verdict(good: str, bad: str, reasons: list[str]) -> Response:
+    return JSONResponse({"status": bad if reasons else good, "reasons": reasons}, 503 if reasons else 200)

@@ -1,0 +1,110 @@
+"""Who may ask what: tokens, cookies, names of the host, and the headers that keep browsers in bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from edge_tracker.app.outputs.live.access import Access
+from edge_tracker.app.outputs.live.pages import SIGN_IN
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_HEADER_BYTES = 16 * 1024
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Lets through what may be asked by who may ask it, and sets the headers that keep browsers in bounds.
+
+    Args:
+        app: answers what is let through.
+        access: the token and the names of the host.
+        port: part of the cookie's name, since browsers send cookies to all ports of a host.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, port: int) -> None:
+        self._app = app
+        self._token, self._hosts = access.token, access.hosts
+        self._cookie = f"edge-tracker-{port}"
+        # Not the token itself: who finds the cookie learns nothing that could be typed in elsewhere.
+        token = access.token
+        self._session = "" if token is None else hmac.new(token.encode(), b"page", hashlib.sha256).hexdigest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def send_bounded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
+            await send(message)
+
+        await (self._refusal(Request(scope)) or self._app)(scope, receive, send_bounded)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """The answer to a request that is not let through, or the one that takes its token."""
+        headers = request.headers
+        if request.method not in ("GET", "HEAD"):
+            return PlainTextResponse("only GET and HEAD\n", 405, {"allow": "GET, HEAD"})
+        size = len(request.scope["raw_path"]) + len(request.scope["query_string"])
+        if size + sum(len(key) + len(text) for key, text in headers.raw) > MOST_HEADER_BYTES:
+            return PlainTextResponse("the request is too long\n", 431, {"connection": "close"})
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            return PlainTextResponse("requests have no body here\n", 413, {"connection": "close"})
+        if self._hosts is not None and _host_of(headers.get("host", "")) not in self._hosts:
+            return PlainTextResponse("this server listens to this machine only, by the name localhost\n", 421)
+        if self._token is None or request.url.path == "/healthz":
+            return None
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and _same(bearer.strip(), self._token):
+            return None
+        if _same(_cookie(headers.get("cookie", ""), self._cookie), self._session):
+            return None if "token" not in request.query_params else _without_token(request)
+        if _same(request.query_params.get("token", ""), self._token):
+            answer = _without_token(request)
+            answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
+            return answer
+        challenge = {"www-authenticate": 'Bearer realm="edge-tracker"'}
+        if "text/html" in headers.get("accept", ""):
+            return HTMLResponse(SIGN_IN, 401, challenge)
+        return PlainTextResponse("a token is needed: Authorization: Bearer TOKEN\n", 401, challenge)
+
+
+def _same(given: str, right: str) -> bool:
+    """Whether they are equal; how long that takes says nothing."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
+
+
+def _host_of(header: str) -> str:
+    """The name in a Host header, without the port."""
+    name = header.rpartition("]")[0].lstrip("[") if header.startswith("[") else header.partition(":")[0]
+    return name.lower()
+
+
+def _cookie(header: str, name: str) -> str:
+    try:
+        found = SimpleCookie(header).get(name)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
+
+
+def _without_token(request: Request) -> RedirectResponse:
+    # A single slash: two would lead to another host.
+    return RedirectResponse(quote("/" + request.url.path.lstrip("/\\")), 303)
