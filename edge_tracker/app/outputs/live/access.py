@@ -10,7 +10,7 @@ from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.config.secret import read_secret
 from edge_tracker.errors import ConfigError
 
-LEAST_TOKEN = 16
+MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def _token_of(config: ServerConfig, loopback: bool) -> str | None:
         )
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{key}: the token has characters that are not plain letters, digits and signs")
-    if len(token) < LEAST_TOKEN:
+    if len(token) < MIN_TOKEN_LENGTH:
         raise ConfigError(
-            f"{key}: the token has {len(token)} characters; it needs at least {LEAST_TOKEN}, such as `openssl rand "
-            "-hex 16` gives"
+            f"{key}: the token has {len(token)} characters; it needs at least {MIN_TOKEN_LENGTH}, such as "
+            "`openssl rand -hex 16` gives"
         )
     return token

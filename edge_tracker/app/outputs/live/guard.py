@@ -17,9 +17,9 @@ from edge_tracker.app.outputs.live.pages import SIGN_IN
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_HEADER_BYTES = 16 * 1024
+MAX_REQUEST_BYTES = 16 * 1024
 
-HEADERS = {
+SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
@@ -50,12 +50,13 @@ class Guard:
         if scope["type"] != "http":
             return
 
-        async def send_bounded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
+                added = [(key.encode(), text.encode()) for key, text in SECURITY_HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        await (self._refusal(Request(scope)) or self._app)(scope, receive, send_bounded)
+        await (self._refusal(Request(scope)) or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that is not let through, or the one that takes its token."""
@@ -63,7 +64,7 @@ class Guard:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET and HEAD\n", 405, {"allow": "GET, HEAD"})
         size = len(request.scope["raw_path"]) + len(request.scope["query_string"])
-        if size + sum(len(key) + len(text) for key, text in headers.raw) > MOST_HEADER_BYTES:
+        if size + sum(len(key) + len(text) for key, text in headers.raw) > MAX_REQUEST_BYTES:
             return PlainTextResponse("the request is too long\n", 431, {"connection": "close"})
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             return PlainTextResponse("requests have no body here\n", 413, {"connection": "close"})
@@ -72,11 +73,11 @@ class Guard:
         if self._token is None or request.url.path == "/healthz":
             return None
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and _same(bearer.strip(), self._token):
+        if kind.lower() == "bearer" and _equal(bearer.strip(), self._token):
             return None
-        if _same(_cookie(headers.get("cookie", ""), self._cookie), self._session):
+        if _equal(_cookie(headers.get("cookie", ""), self._cookie), self._session):
             return None if "token" not in request.query_params else _without_token(request)
-        if _same(request.query_params.get("token", ""), self._token):
+        if _equal(request.query_params.get("token", ""), self._token):
             answer = _without_token(request)
             answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
             return answer
@@ -86,7 +87,7 @@ class Guard:
         return PlainTextResponse("a token is needed: Authorization: Bearer TOKEN\n", 401, challenge)
 
 
-def _same(given: str, right: str) -> bool:
+def _equal(given: str, right: str) -> bool:
     """Whether they are equal; how long that takes says nothing."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
 

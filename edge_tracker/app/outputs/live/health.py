@@ -19,7 +19,7 @@ class Liveness:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # by camera: its progress, and since when
 
-    def stuck(self, stats: Stats) -> list[str]:
+    def stuck_reasons(self, stats: Stats) -> list[str]:
         """The reasons, a line for each camera."""
         now, reasons = time.monotonic(), []
         for name, camera in stats.cameras.copy().items():
@@ -32,7 +32,7 @@ class Liveness:
         return reasons
 
 
-def missing_parts(stats: Stats, cameras: list[str]) -> list[str]:
+def unready_reasons(stats: Stats, cameras: list[str]) -> list[str]:
     """Why the run does not do all that it should: models that are not loaded, cameras that are away."""
     reasons = [] if stats.ready else ["the models are not loaded yet"]
     for name in cameras:

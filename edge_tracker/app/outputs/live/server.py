@@ -14,10 +14,10 @@ import uvicorn
 from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.live.access import access_of
-from edge_tracker.app.outputs.live.camera_image import Picture
+from edge_tracker.app.outputs.live.camera_image import CameraImage
 from edge_tracker.app.outputs.live.connections import TimedConnection
 from edge_tracker.app.outputs.live.endpoints import Endpoints
-from edge_tracker.app.outputs.live.guard import MOST_HEADER_BYTES, Guard
+from edge_tracker.app.outputs.live.guard import MAX_REQUEST_BYTES, Guard
 from edge_tracker.app.outputs.live.mjpeg import Viewers
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import Stats
@@ -25,7 +25,7 @@ from edge_tracker.errors import OutputError
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 100
+MAX_CONNECTIONS = 100
 SEND_BUFFER = 256 * 1024  # in the kernel, for each connection; a slow viewer sees what is not older than this
 
 
@@ -46,7 +46,7 @@ class LiveServer:
         self._stats = stats
         self._access = access_of(config)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="live-picture")
-        self._pictures = {name: Picture(self._pool) for name in cameras}
+        self._images = {name: CameraImage(self._pool) for name in cameras}
         self._viewers = Viewers()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: uvicorn.Server | None = None
@@ -61,7 +61,7 @@ class LiveServer:
         """
         host, port, access = self._config.host, self._config.port, self._access
         try:
-            listener = socket.create_server((access.ip, port), family=access.family, backlog=MOST_CONNECTIONS)
+            listener = socket.create_server((access.ip, port), family=access.family, backlog=MAX_CONNECTIONS)
         except OSError as error:
             raise OutputError(
                 f"server.port: {port} on {host} cannot be listened on: {error.strerror}; is another edge-tracker "
@@ -70,7 +70,7 @@ class LiveServer:
         # Accepted connections take it over.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.address = (host, listener.getsockname()[1])
-        endpoints = Endpoints(self._stats, self._pictures, self._viewers)
+        endpoints = Endpoints(self._stats, self._images, self._viewers)
         settings = uvicorn.Config(
             Guard(endpoints.app(), access, self.address[1]),
             http=TimedConnection,
@@ -81,8 +81,8 @@ class LiveServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
-            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_REQUEST_BYTES,
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(settings)
@@ -106,7 +106,7 @@ class LiveServer:
 
     def show(self, camera: str, frame: Frame, tracks: FrameTracks) -> None:
         """Take the newest frame of a camera. Costs next to nothing; neither may be changed afterwards."""
-        self._pictures[camera].newest = (frame, tracks)
+        self._images[camera].newest = (frame, tracks)
 
     def close(self) -> None:
         """End all answers, and stop listening."""
@@ -123,7 +123,7 @@ class LiveServer:
     def _abort_stalled(self) -> None:
         assert self._server is not None
         for connection in list(self._server.server_state.connections):
-            if isinstance(connection, TimedConnection) and connection.stalls:
+            if isinstance(connection, TimedConnection) and connection.stalled:
                 connection.transport.abort()
 
     # ---- answers -------------------------------------------------------------------------------------------------

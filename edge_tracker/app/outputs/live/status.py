@@ -6,13 +6,13 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from edge_tracker.app.outputs.live.camera_image import Picture
+from edge_tracker.app.outputs.live.camera_image import CameraImage
 from edge_tracker.app.outputs.payloads import track_fields
 from edge_tracker.app.stats import CameraStats, Histogram, Stats
 from edge_tracker.version import __version__
 
 
-def run_status(stats: Stats, pictures: dict[str, Picture]) -> dict[str, Any]:
+def run_status(stats: Stats, images: dict[str, CameraImage]) -> dict[str, Any]:
     """All that the page shows."""
     return {
         "version": __version__,
@@ -25,17 +25,16 @@ def run_status(stats: Stats, pictures: dict[str, Picture]) -> dict[str, Any]:
         else {"connected": stats.mqtt_connected, "queue": stats.mqtt_queue, "lost": stats.mqtt_lost},
         "servers": {name: asdict(status) for name, status in stats.servers.copy().items()},
         "cameras": [
-            camera_status(stats.cameras.get(name) or CameraStats(name), picture.size)
-            for name, picture in pictures.items()
+            camera_status(stats.cameras.get(name) or CameraStats(name), image.size) for name, image in images.items()
         ],
     }
 
 
-def newest_tracks(pictures: dict[str, Picture]) -> dict[str, Any]:
+def newest_tracks(images: dict[str, CameraImage]) -> dict[str, Any]:
     """By camera its newest frame and the tracks on it; None before the first."""
     answer: dict[str, Any] = {}
-    for name, picture in pictures.items():
-        newest = picture.newest
+    for name, image in images.items():
+        newest = image.newest
         if newest is None:
             answer[name] = None
             continue

@@ -1,14 +1,14 @@
 "use strict";
 
-const EVERY_MS = 1000;
-const RECENT = 5; // answers over which means are taken
+const UPDATE_MS = 1000;
+const MEAN_OVER = 5; // answers over which means are taken
 // A browser keeps few connections to a host; streams must leave some for the figures.
-const MOST_STREAMS = 3;
+const MAX_STREAMS = 3;
 const RETRY_MS = 2000;
 const STAGES = { read: "source", detect: "detection", embed: "appearance", track: "tracking", write: "outputs" };
 
 const cards = new Map();
-let reached = false;
+let responding = false;
 
 // Written only when it changes: a screen reader says what is written.
 function write(element, text) {
@@ -24,21 +24,21 @@ function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: 1 });
 }
 
-function milliseconds(seconds) {
+function duration(seconds) {
   if (seconds >= 10) return `${seconds.toFixed(0)} s`;
   if (seconds >= 1) return `${seconds.toFixed(1)} s`;
   return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
 }
 
-class Picture {
+class CameraImage {
   constructor(image, name, streams) {
     this.image = image;
     this.name = encodeURIComponent(name);
     this.streams = streams;
     this.timer = null;
     this.going = false;
-    image.addEventListener("load", () => { if (!this.streams) this.again(EVERY_MS); });
-    image.addEventListener("error", () => { this.streams = false; this.again(RETRY_MS); });
+    image.addEventListener("load", () => { if (!this.streams) this.nextIn(UPDATE_MS); });
+    image.addEventListener("error", () => { this.streams = false; this.nextIn(RETRY_MS); });
   }
 
   start() {
@@ -52,7 +52,7 @@ class Picture {
     this.image.removeAttribute("src"); // ends a stream, too
   }
 
-  again(ms) {
+  nextIn(ms) {
     clearTimeout(this.timer);
     if (this.going) this.timer = setTimeout(() => this.next(), ms);
   }
@@ -70,9 +70,9 @@ class Card {
     heading.textContent = camera.name;
     heading.id = `camera-${camera.name}`;
     this.element.setAttribute("aria-labelledby", heading.id);
-    this.image = this.find("img");
-    this.image.alt = `Live picture of ${camera.name} with its tracked objects`;
-    this.picture = new Picture(this.image, camera.name, streams);
+    const image = this.find("img");
+    image.alt = `Live picture of ${camera.name} with its tracked objects`;
+    this.image = new CameraImage(image, camera.name, streams);
     this.history = [];
   }
 
@@ -95,7 +95,7 @@ class Card {
 
   show(camera) {
     this.history.push(camera);
-    if (this.history.length > RECENT) this.history.shift();
+    if (this.history.length > MEAN_OVER) this.history.shift();
     if (camera.frames < this.history[0].frames) this.history = [camera]; // another run
 
     const state = this.find(".state");
@@ -103,7 +103,7 @@ class Card {
     mark(state, camera.connected || camera.ended);
     if (camera.size) {
       this.element.style.setProperty("--ratio", `${camera.size[0]} / ${camera.size[1]}`);
-      if (!document.hidden) this.picture.start();
+      if (!document.hidden) this.image.start();
     }
     const away = this.find(".away");
     const why = camera.problem || (camera.ended ? "the file has ended" : camera.size ? "" : "waiting for the first frame");
@@ -112,7 +112,7 @@ class Card {
 
     this.set("fps", camera.fps.toFixed(1));
     const latency = this.recent((answer) => answer.latency);
-    this.set("latency", latency === null ? "–" : milliseconds(latency));
+    this.set("latency", latency === null ? "–" : duration(latency));
     this.set("active", number(camera.active));
     this.set("objects", number(camera.objects));
     write(this.find(".limit"), this.limit(camera));
@@ -138,7 +138,7 @@ class Card {
     }
     if (slowest === null) return "";
     const name = STAGES[slowest.stage] || slowest.stage;
-    return `Limited by ${name}: ${milliseconds(slowest.mean)} of ${milliseconds(sum)} a frame`;
+    return `Limited by ${name}: ${duration(slowest.mean)} of ${duration(sum)} a frame`;
   }
 
   counts(counts) {
@@ -153,15 +153,15 @@ class Card {
         list.append(row);
       }
       write(list.children[k].firstElementChild, name);
-      write(list.children[k].lastElementChild, Card.tally(counts[name]));
+      write(list.children[k].lastElementChild, Card.summary(counts[name]));
     });
   }
 
   // Of a zone's or line's counts those of all classes together; of the time inside, its mean.
-  static tally(counts) {
+  static summary(counts) {
     return Object.entries(counts).filter(([what]) => !what.includes(".")).map(([what, n]) => {
       if (what !== "dwell") return `${what} ${number(n)}`;
-      return counts.exits ? `mean stay ${milliseconds(n / counts.exits)}` : "mean stay –";
+      return counts.exits ? `mean stay ${duration(n / counts.exits)}` : "mean stay –";
     }).join(" · ");
   }
 
@@ -184,10 +184,10 @@ class Card {
 function arrange(cameras) {
   const names = cameras.map((camera) => camera.name).join("\n");
   if (names === [...cards.keys()].join("\n")) return;
-  for (const card of cards.values()) card.picture.stop();
+  for (const card of cards.values()) card.image.stop();
   cards.clear();
   for (const camera of cameras) {
-    const card = new Card(camera, cameras.length <= MOST_STREAMS);
+    const card = new Card(camera, cameras.length <= MAX_STREAMS);
     cards.set(camera.name, card);
   }
   const place = document.getElementById("cameras");
@@ -227,8 +227,8 @@ async function update() {
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const status = await answer.json();
     arrange(status.cameras);
-    if (!reached) for (const card of cards.values()) card.picture.stop(); // its streams have ended with the server
-    reached = true;
+    if (!responding) for (const card of cards.values()) card.image.stop(); // its streams have ended with the server
+    responding = true;
     document.body.classList.remove("stale");
     for (const camera of status.cameras) cards.get(camera.name).show(camera);
     const away = status.cameras.filter((camera) => !camera.connected && !camera.ended).length;
@@ -242,7 +242,7 @@ async function update() {
     showBroker(status.mqtt);
     showServers(status.servers);
   } catch {
-    reached = false;
+    responding = false;
     document.body.classList.add("stale");
     write(run, "edge-tracker does not answer; trying again");
     mark(run, false);
@@ -253,12 +253,12 @@ async function update() {
 let timer = null;
 function schedule() {
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(update, EVERY_MS);
+  if (!document.hidden) timer = setTimeout(update, UPDATE_MS);
 }
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
-    for (const card of cards.values()) card.picture.stop();
+    for (const card of cards.values()) card.image.stop();
   } else {
     update();
   }
