@@ -234,7 +234,7 @@ def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
         assert status_later() == 503
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
 def test_snapshot_shows_the_newest_frame_with_its_tracks():
@@ -250,7 +250,7 @@ def test_snapshot_shows_the_newest_frame_with_its_tracks():
         assert np.abs(image[20:60, 10:60].astype(int) - 200).max() > 50, "boxes are drawn"
 
 
-def test_large_pictures_are_made_smaller_with_their_boxes():
+def test_large_images_are_scaled_down_with_their_boxes():
     large = np.zeros((1000, 2560, 3), np.uint8)
     tracks = FrameTracks(np.array([1]), np.array([[2000.0, 400, 2400, 800]]), np.array([-1]), np.array([1.0]))
     data = camera_image.encode_jpeg(Frame(1, 0.0, large), tracks, Annotator())
@@ -281,7 +281,7 @@ def test_nothing_is_encoded_while_nobody_watches(encoded, monkeypatch):
         assert encoded == [50], "the same frame is not encoded twice, and none after the viewer has gone"
 
 
-def test_two_viewers_share_pictures_and_each_frame_is_encoded_once(encoded, monkeypatch):
+def test_two_viewers_share_images_and_each_frame_is_encoded_once(encoded, monkeypatch):
     monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     with serving() as server, closing(Viewer(server)) as one, closing(Viewer(server)) as other:
         for viewer in (one, other):
@@ -359,7 +359,7 @@ def test_viewers_are_bounded(monkeypatch):
             assert viewer.head()[0] == 200
         status, headers, body = ask(server, "/stream/yard")
         assert (status, headers["retry-after"]) == (503, "2")
-        assert body == b"2 streams are being watched, which is the most; try again later\n"
+        assert body == b"all 2 streams are in use; try again later\n"
         one.close()
         wait_for(lambda: server._viewers.count == 1)
         with closing(Viewer(server)) as third:
@@ -526,7 +526,7 @@ def test_a_token_guards_loopback_too(monkeypatch):
         ({"token_env": "NO_SUCH"}, None, r"server\.token_env: the environment variable NO_SUCH is not set, or empty"),
         ({"token_file": "F"}, None, r"server\.token_file: .*F: cannot be read: No such file"),
         ({"token_file": "F"}, b" \n", r"server\.token_file: .*F: is empty"),
-        ({"token_file": "F"}, b"fifteen letters", r"server\.token_file: the token has characters that are not plain"),
+        ({"token_file": "F"}, b"fifteen letters", r"server\.token_file: the token may contain only ASCII letters"),
         ({"token_file": "F"}, b"fifteen-letters", r"server\.token_file: the token has 15 characters; it needs"),
         ({"token_file": "F"}, b"\xff" * 20, r"server\.token_file: .*F: is not text"),
         ({"token_file": "F"}, b"x" * 5000, r"server\.token_file: .*F: is longer than 4096 bytes"),
@@ -550,7 +550,9 @@ def test_a_token_that_will_not_do(tmp_path, config, content, message):
 def test_a_port_that_is_taken():
     with serving() as server:
         port = server.address[1]
-        with pytest.raises(OutputError, match=rf"^server\.port: {port} on 127\.0\.0\.1 cannot be .* in use"):
+        with pytest.raises(
+            OutputError, match=rf"^server\.port: cannot listen on port {port} of 127\.0\.0\.1: .* in use"
+        ):
             LiveServer(ServerConfig(port=port), Stats(), []).start()
     again = LiveServer(ServerConfig(port=port), Stats(), [])
     again.start()  # at once after the other was closed

@@ -1,4 +1,4 @@
-"""Connections that do not outlive the interest of their peers."""
+"""HTTP connections with time limits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-TIMEOUT_S = 10.0  # a connection that takes nothing, or asks nothing, for so long is closed
+TIMEOUT_S = 10.0  # a connection whose peer reads nothing, or requests nothing, for this long is closed
 
 
 class TimedConnection(H11Protocol):
-    """A connection that is closed when its peer takes nothing, or asks nothing, for a while."""
+    """A connection that is closed when its peer reads nothing, or requests nothing, for `TIMEOUT_S`."""
 
     _idle: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
@@ -18,7 +18,7 @@ class TimedConnection(H11Protocol):
 
     @property
     def stalled(self) -> bool:
-        """Whether the peer takes less than it is sent."""
+        """True while the peer reads more slowly than data is sent."""
         return self._stall is not None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -26,7 +26,7 @@ class TimedConnection(H11Protocol):
         self._idle = self.loop.call_later(TIMEOUT_S, self._check_idle)
 
     def _check_idle(self) -> None:
-        """Close if nothing was asked since the last look."""
+        """Close if there was no new request since the last check."""
         cycle = self.cycle
         if self.transport.is_closing() or ((cycle is None or cycle.response_complete) and cycle is self._seen):
             self.transport.abort()

@@ -1,4 +1,4 @@
-"""The paths that the server answers, and their answers."""
+"""The paths of the server and their responses."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """Answers requests from what is known of a run.
+    """Responds to requests with the figures and images of a run.
 
     Args:
-        stats: of the run; read whenever somebody asks.
-        images: by camera, in the order in which cameras are shown.
-        viewers: of the streams.
+        stats: figures of the run, read at each request.
+        images: the image of each camera, by name, in the order in which the page shows them.
+        viewers: the viewers of the streams.
     """
 
     def __init__(self, stats: Stats, images: dict[str, CameraImage], viewers: Viewers) -> None:
@@ -39,7 +39,7 @@ class Endpoints:
         self._liveness = Liveness()
 
     def app(self) -> Starlette:
-        """The application that answers."""
+        """The ASGI application."""
         routes = [
             *page_routes(),
             Route("/stream/{camera}", self._stream),
@@ -51,7 +51,7 @@ class Endpoints:
             Route("/api/tracks", self._tracks),
         ]
         app = Starlette(routes=routes)
-        app.router.redirect_slashes = False  # it would send browsers to whatever the Host header says
+        app.router.redirect_slashes = False  # a redirect would send browsers to any host that the Host header names
         return app
 
     def _image(self, request: Request) -> CameraImage | None:
@@ -64,7 +64,7 @@ class Endpoints:
         if request.method == "HEAD":
             return Response(media_type=MjpegStream.media_type)
         if self._viewers.full:
-            return _unavailable(f"{self._viewers.limit} streams are being watched, which is the most; try again later")
+            return _unavailable(f"all {self._viewers.limit} streams are in use; try again later")
         return MjpegStream(image, self._viewers)
 
     async def _snapshot(self, request: Request) -> Response:
@@ -72,7 +72,7 @@ class Endpoints:
         if image is None:
             return _no_camera()
         jpeg = await image.jpeg()
-        return Response(jpeg, media_type="image/jpeg") if jpeg is not None else _unavailable("there is no picture yet")
+        return Response(jpeg, media_type="image/jpeg") if jpeg is not None else _unavailable("there is no image yet")
 
     async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
@@ -92,7 +92,7 @@ class Endpoints:
 
 
 def _no_camera() -> Response:
-    return PlainTextResponse("no such camera; /api/status names them\n", 404)
+    return PlainTextResponse("no such camera; /api/status lists all cameras\n", 404)
 
 
 def _unavailable(why: str) -> Response:

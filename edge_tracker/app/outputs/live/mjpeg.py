@@ -1,4 +1,4 @@
-"""Streams of images, and their viewers."""
+"""Motion JPEG streams and their viewers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from edge_tracker.app.outputs.live.camera_image import IMAGES_PER_SECOND, Camera
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-REPEAT_S = 5.0  # an old picture is sent again, so that a viewer who vanished without a word is noticed
-MAX_VIEWERS = 16  # of streams
+REPEAT_S = 5.0  # an unchanged image is sent again after this long, to notice viewers that vanished without closing
+MAX_VIEWERS = 16
 BOUNDARY = "edge-tracker-picture"
 
 
 class Viewers:
-    """Those who watch streams.
+    """The number of streams being watched.
 
     Attributes:
-        count: how many there are.
-        limit: how many there may be.
-        closing: whether all streams end.
+        count: streams being watched now.
+        limit: streams that may be watched at a time.
+        closing: True once the server closes, which ends all streams.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,18 @@ class Viewers:
 
     @property
     def full(self) -> bool:
-        """Whether there are as many as are served at a time."""
+        """True if no further stream may be opened."""
         return self.count >= self.limit
 
 
 class MjpegStream:
-    """Motion JPEG, one image after the other, until the viewer goes or the server closes.
+    """A response of JPEG images, one after the other, until the viewer leaves or the server closes.
 
-    A slow viewer gets the image that is the newest when there is room for it.
+    A slow viewer skips images: each one sent is the newest at that moment.
+
+    Args:
+        image: the camera to show.
+        viewers: counts this stream while it is watched.
     """
 
     media_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
@@ -53,8 +57,8 @@ class MjpegStream:
         try:
             headers = [(b"content-type", self.media_type.encode()), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            # The head of the next part goes with each image, since Chromium shows a part only when the next begins;
-            # so a part's head cannot say how long it is.
+            # Chromium shows a part only when the next one begins, so each image is followed at once by the header of
+            # the next part. That is why the header cannot state the length of its part.
             head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
             await _send(send, head)
             last, sent = None, time.monotonic()
@@ -67,7 +71,7 @@ class MjpegStream:
                 await asyncio.wait([gone], timeout=0.5 / IMAGES_PER_SECOND)
             await send({"type": "http.response.body", "body": b""})
         except OSError:
-            pass  # the viewer went
+            pass  # the viewer left
         finally:
             self._viewers.count -= 1
             gone.cancel()

@@ -1,4 +1,4 @@
-"""The figures and the newest tracks of a run, as JSON has them."""
+"""The figures and the newest tracks of a run, as JSON fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_tracker.version import __version__
 
 
 def run_status(stats: Stats, images: dict[str, CameraImage]) -> dict[str, Any]:
-    """All that the page shows."""
+    """The figures of a run and its cameras: everything that the page shows."""
     return {
         "version": __version__,
         "uptime_s": round(time.monotonic() - stats.started, 1),
@@ -31,25 +31,32 @@ def run_status(stats: Stats, images: dict[str, CameraImage]) -> dict[str, Any]:
 
 
 def newest_tracks(images: dict[str, CameraImage]) -> dict[str, Any]:
-    """By camera its newest frame and the tracks on it; None before the first."""
-    answer: dict[str, Any] = {}
+    """The newest frame of each camera and its tracks, by name; None before the first frame."""
+    fields: dict[str, Any] = {}
     for name, image in images.items():
         newest = image.newest
         if newest is None:
-            answer[name] = None
+            fields[name] = None
             continue
         frame, tracks = newest
-        answer[name] = {
+        fields[name] = {
             "frame": frame.index,
             "time": round(frame.time, 3),
             "wall": round(frame.wall, 3),
             "tracks": track_fields(tracks),
         }
-    return answer
+    return fields
 
 
 def camera_status(camera: CameraStats, size: tuple[int, int] | None) -> dict[str, Any]:
-    """A camera's figures as JSON has them. Of durations, number and sum: who asks twice has the mean in between."""
+    """The figures of a camera.
+
+    Durations are a count and a sum: two requests give the mean of the time between them.
+
+    Args:
+        camera: its figures.
+        size: width and height of its frames in pixels; None before the first.
+    """
     last = camera.last_frame
     return {
         "name": camera.name,
