@@ -1,7 +1,7 @@
-"""The live page and the endpoints beside it. They are described in docs/live-page.md.
+"""The live page, and the endpoints for metrics and health. docs/live-page.md describes them.
 
-Needs uvicorn, starlette and prometheus-client. Nothing here may hold up the tracking: a run hands over its newest frame
-and goes on, and drawing and encoding happen in the server's threads, only while somebody looks.
+Needs uvicorn, Starlette and prometheus-client. Nothing here may delay tracking: a run hands over its newest frame and
+continues; drawing and encoding happen in the server's threads, and only while somebody is watching.
 """
 
 from __future__ import annotations

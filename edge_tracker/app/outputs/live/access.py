@@ -1,4 +1,4 @@
-"""The address to listen on, and the token that requests need."""
+"""The address the server listens on, and the token that requests must carry."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.config.secret import read_secret
 from edge_tracker.errors import ConfigError
 
-LEAST_TOKEN = 16
+MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True)
 class Access:
-    """The address to listen on, and what requests need.
+    """The address to listen on, and the requirements on requests.
 
     Attributes:
-        family: of the address.
-        ip: the address in numbers.
-        token: that all requests but /healthz need; None for none.
-        hosts: names by which the server may be called: a page of another site that has its own name point to this
-            machine would be called by that. None where the token tells.
+        family: address family.
+        ip: numeric address.
+        token: required by all requests except /healthz; None if no token is needed.
+        hosts: names that a Host header may have, in lower case. They keep out other sites that point a name of their
+            own at this machine (DNS rebinding). None allows any name: the token protects the server.
     """
 
     family: socket.AddressFamily
@@ -32,10 +32,10 @@ class Access:
 
 
 def access_of(config: ServerConfig) -> Access:
-    """What a configuration asks for.
+    """The access that a configuration describes.
 
     Raises:
-        ConfigError: there is no such address, or the token is missing, too short or unreadable.
+        ConfigError: the address does not exist, or the token is missing, too short or unreadable.
     """
     family, ip, loopback = _resolve(config.host)
     hosts = frozenset({"localhost", "127.0.0.1", "::1", config.host.lower()}) if loopback else None
@@ -43,10 +43,10 @@ def access_of(config: ServerConfig) -> Access:
 
 
 def _resolve(host: str) -> tuple[socket.AddressFamily, str, bool]:
-    """Family, numerical address, and whether it is loopback.
+    """The address family of a host, its numeric address, and True if that is a loopback address.
 
     Raises:
-        ConfigError: there is no such address.
+        ConfigError: the address does not exist.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -59,10 +59,10 @@ def _resolve(host: str) -> tuple[socket.AddressFamily, str, bool]:
 
 
 def _token_of(config: ServerConfig, loopback: bool) -> str | None:
-    """The token that requests need, or None.
+    """The token that requests must carry; None without one, which only a loopback address allows.
 
     Raises:
-        ConfigError: it is missing where the address is not loopback, too short, or unreadable.
+        ConfigError: the token is missing, too short or unreadable.
     """
     token = read_secret(config.token_env, config.token_file, "server.token_env", "server.token_file")
     key = "server.token_env" if config.token_env is not None else "server.token_file"
@@ -71,13 +71,13 @@ def _token_of(config: ServerConfig, loopback: bool) -> str | None:
             return None
         raise ConfigError(
             f"server.token_file: missing; server.host {config.host} can be reached from other machines, so requests "
-            "need a token: give server.token_file or server.token_env, or listen on 127.0.0.1"
+            "need a token: set server.token_file or server.token_env, or listen on 127.0.0.1"
         )
     if not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigError(f"{key}: the token has characters that are not plain letters, digits and signs")
-    if len(token) < LEAST_TOKEN:
+        raise ConfigError(f"{key}: the token may contain only ASCII letters, digits and punctuation, and no spaces")
+    if len(token) < MIN_TOKEN_LENGTH:
         raise ConfigError(
-            f"{key}: the token has {len(token)} characters; it needs at least {LEAST_TOKEN}, such as `openssl rand "
-            "-hex 16` gives"
+            f"{key}: the token has {len(token)} characters; it needs at least {MIN_TOKEN_LENGTH} "
+            "(`openssl rand -hex 16` generates a good one)"
         )
     return token

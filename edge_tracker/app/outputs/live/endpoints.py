@@ -1,4 +1,4 @@
-"""The paths that the server answers, and their answers."""
+"""The paths of the server and their responses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from edge_tracker.app.outputs.live.camera_image import Picture
-from edge_tracker.app.outputs.live.health import Liveness, missing_parts
+from edge_tracker.app.outputs.live.camera_image import CameraImage
+from edge_tracker.app.outputs.live.health import Liveness, unready_reasons
 from edge_tracker.app.outputs.live.mjpeg import MjpegStream, Viewers
 from edge_tracker.app.outputs.live.pages import page_routes
 from edge_tracker.app.outputs.live.status import newest_tracks, run_status
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """Answers requests from what is known of a run.
+    """Responds to requests with the figures and images of a run.
 
     Args:
-        stats: of the run; read whenever somebody asks.
-        pictures: by camera, in the order in which cameras are shown.
-        viewers: of the streams.
+        stats: figures of the run, read at each request.
+        images: the image of each camera, by name, in the order in which the page shows them.
+        viewers: the viewers of the streams.
     """
 
-    def __init__(self, stats: Stats, pictures: dict[str, Picture], viewers: Viewers) -> None:
+    def __init__(self, stats: Stats, images: dict[str, CameraImage], viewers: Viewers) -> None:
         self._stats = stats
-        self._pictures = pictures
+        self._images = images
         self._viewers = viewers
         self._registry = registry_of(stats)
         self._liveness = Liveness()
 
     def app(self) -> Starlette:
-        """The application that answers."""
+        """The ASGI application."""
         routes = [
             *page_routes(),
             Route("/stream/{camera}", self._stream),
@@ -51,53 +51,53 @@ class Endpoints:
             Route("/api/tracks", self._tracks),
         ]
         app = Starlette(routes=routes)
-        app.router.redirect_slashes = False  # it would send browsers to whatever the Host header says
+        app.router.redirect_slashes = False  # a redirect would send browsers to any host that the Host header names
         return app
 
-    def _picture(self, request: Request) -> Picture | None:
-        return self._pictures.get(request.path_params["camera"])
+    def _image(self, request: Request) -> CameraImage | None:
+        return self._images.get(request.path_params["camera"])
 
     async def _stream(self, request: Request) -> ASGIApp:
-        picture = self._picture(request)
-        if picture is None:
+        image = self._image(request)
+        if image is None:
             return _no_camera()
         if request.method == "HEAD":
             return Response(media_type=MjpegStream.media_type)
         if self._viewers.full:
-            return _unavailable(f"{self._viewers.most} streams are being watched, which is the most; try again later")
-        return MjpegStream(picture, self._viewers)
+            return _unavailable(f"all {self._viewers.limit} streams are in use; try again later")
+        return MjpegStream(image, self._viewers)
 
     async def _snapshot(self, request: Request) -> Response:
-        picture = self._picture(request)
-        if picture is None:
+        image = self._image(request)
+        if image is None:
             return _no_camera()
-        jpeg = await picture.jpeg()
-        return Response(jpeg, media_type="image/jpeg") if jpeg is not None else _unavailable("there is no picture yet")
+        jpeg = await image.jpeg()
+        return Response(jpeg, media_type="image/jpeg") if jpeg is not None else _unavailable("there is no image yet")
 
     async def _metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": kind})
 
     async def _healthz(self, request: Request) -> Response:
-        return _verdict("ok", "stuck", self._liveness.stuck(self._stats))
+        return _health("ok", "stuck", self._liveness.stuck_reasons(self._stats))
 
     async def _readyz(self, request: Request) -> Response:
-        return _verdict("ready", "not ready", missing_parts(self._stats, list(self._pictures)))
+        return _health("ready", "not ready", unready_reasons(self._stats, list(self._images)))
 
     async def _status(self, request: Request) -> Response:
-        return JSONResponse(run_status(self._stats, self._pictures))
+        return JSONResponse(run_status(self._stats, self._images))
 
     async def _tracks(self, request: Request) -> Response:
-        return JSONResponse(newest_tracks(self._pictures))
+        return JSONResponse(newest_tracks(self._images))
 
 
 def _no_camera() -> Response:
-    return PlainTextResponse("no such camera; /api/status names them\n", 404)
+    return PlainTextResponse("no such camera; /api/status lists all cameras\n", 404)
 
 
 def _unavailable(why: str) -> Response:
     return PlainTextResponse(f"{why}\n", 503, {"retry-after": "2"})
 
 
-def _verdict(good: str, bad: str, reasons: list[str]) -> Response:
+def _health(good: str, bad: str, reasons: list[str]) -> Response:
     return JSONResponse({"status": bad if reasons else good, "reasons": reasons}, 503 if reasons else 200)

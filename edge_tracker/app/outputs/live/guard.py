@@ -1,4 +1,4 @@
-"""Who may ask what: tokens, cookies, names of the host, and the headers that keep browsers in bounds."""
+"""Checks of requests (method, size, host name, token, cookie), and the security headers of responses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from edge_tracker.app.outputs.live.pages import SIGN_IN
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_HEADER_BYTES = 16 * 1024
+MAX_REQUEST_BYTES = 16 * 1024
 
-HEADERS = {
+SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
@@ -30,19 +30,19 @@ HEADERS = {
 
 
 class Guard:
-    """Lets through what may be asked by who may ask it, and sets the headers that keep browsers in bounds.
+    """ASGI middleware that passes on the requests that are allowed, and adds security headers to every response.
 
     Args:
-        app: answers what is let through.
-        access: the token and the names of the host.
-        port: part of the cookie's name, since browsers send cookies to all ports of a host.
+        app: responds to the requests that are passed on.
+        access: the token and the host names that requests may use.
+        port: becomes part of the cookie's name, since browsers send a cookie to all ports of a host.
     """
 
     def __init__(self, app: ASGIApp, access: Access, port: int) -> None:
         self._app = app
         self._token, self._hosts = access.token, access.hosts
         self._cookie = f"edge-tracker-{port}"
-        # Not the token itself: who finds the cookie learns nothing that could be typed in elsewhere.
+        # Derived from the token, so that a stolen cookie does not reveal it.
         token = access.token
         self._session = "" if token is None else hmac.new(token.encode(), b"page", hashlib.sha256).hexdigest()
 
@@ -50,44 +50,45 @@ class Guard:
         if scope["type"] != "http":
             return
 
-        async def send_bounded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
+                added = [(key.encode(), text.encode()) for key, text in SECURITY_HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        await (self._refusal(Request(scope)) or self._app)(scope, receive, send_bounded)
+        await (self._refusal(Request(scope)) or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        """The answer to a request that is not let through, or the one that takes its token."""
+        """The response to a request that is not passed on: a refusal, or a redirect that drops the token; else None."""
         headers = request.headers
         if request.method not in ("GET", "HEAD"):
-            return PlainTextResponse("only GET and HEAD\n", 405, {"allow": "GET, HEAD"})
+            return PlainTextResponse("only GET and HEAD are allowed\n", 405, {"allow": "GET, HEAD"})
         size = len(request.scope["raw_path"]) + len(request.scope["query_string"])
-        if size + sum(len(key) + len(text) for key, text in headers.raw) > MOST_HEADER_BYTES:
+        if size + sum(len(key) + len(text) for key, text in headers.raw) > MAX_REQUEST_BYTES:
             return PlainTextResponse("the request is too long\n", 431, {"connection": "close"})
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-            return PlainTextResponse("requests have no body here\n", 413, {"connection": "close"})
+            return PlainTextResponse("requests must not have a body\n", 413, {"connection": "close"})
         if self._hosts is not None and _host_of(headers.get("host", "")) not in self._hosts:
-            return PlainTextResponse("this server listens to this machine only, by the name localhost\n", 421)
+            return PlainTextResponse("this server answers only requests from this machine, sent to localhost\n", 421)
         if self._token is None or request.url.path == "/healthz":
             return None
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and _same(bearer.strip(), self._token):
+        if kind.lower() == "bearer" and _equal(bearer.strip(), self._token):
             return None
-        if _same(_cookie(headers.get("cookie", ""), self._cookie), self._session):
+        if _equal(_cookie(headers.get("cookie", ""), self._cookie), self._session):
             return None if "token" not in request.query_params else _without_token(request)
-        if _same(request.query_params.get("token", ""), self._token):
-            answer = _without_token(request)
-            answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
-            return answer
+        if _equal(request.query_params.get("token", ""), self._token):
+            redirect = _without_token(request)
+            redirect.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
+            return redirect
         challenge = {"www-authenticate": 'Bearer realm="edge-tracker"'}
         if "text/html" in headers.get("accept", ""):
             return HTMLResponse(SIGN_IN, 401, challenge)
-        return PlainTextResponse("a token is needed: Authorization: Bearer TOKEN\n", 401, challenge)
+        return PlainTextResponse("a token is required: Authorization: Bearer TOKEN\n", 401, challenge)
 
 
-def _same(given: str, right: str) -> bool:
-    """Whether they are equal; how long that takes says nothing."""
+def _equal(given: str, right: str) -> bool:
+    """True if both are equal; takes the same time wherever they differ."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
 
 
@@ -98,6 +99,7 @@ def _host_of(header: str) -> str:
 
 
 def _cookie(header: str, name: str) -> str:
+    """The value of a cookie in a Cookie header; empty without one."""
     try:
         found = SimpleCookie(header).get(name)
     except CookieError:
@@ -106,5 +108,6 @@ def _cookie(header: str, name: str) -> str:
 
 
 def _without_token(request: Request) -> RedirectResponse:
-    # A single slash: two would lead to another host.
+    """A redirect to the same path without the query, which holds the token."""
+    # One leading slash: browsers take two for the start of a host name.
     return RedirectResponse(quote("/" + request.url.path.lstrip("/\\")), 303)

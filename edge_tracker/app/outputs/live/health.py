@@ -1,4 +1,4 @@
-"""Whether the process works, and whether the run does all that it should."""
+"""Liveness and readiness of a run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import time
 
 from edge_tracker.app.stats import Stats
 
-STUCK_S = 60.0  # frames come, but none is tracked
+STUCK_S = 60.0  # frames arrive for this long, but none is tracked
 
 
 class Liveness:
-    """Whether the process should be restarted: frames of a camera come, but for a minute none was tracked.
+    """Finds cameras that deliver frames of which none was tracked for `STUCK_S`; a restart may help.
 
-    A camera that is away is no reason, nor are models that take their time to load or to build. Progress is compared
-    between questions, since a camera that has just come back has not tracked a frame for as long as it was away.
+    A camera that is away is no reason for a restart, and neither are models that are still loading or being built.
+    Progress is measured between probes, not from the last frame: a camera that has just come back has tracked nothing
+    for as long as it was away.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # by camera: its progress, and since when
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # by camera: progress, and since when
 
-    def stuck(self, stats: Stats) -> list[str]:
-        """The reasons, a line for each camera."""
+    def stuck_reasons(self, stats: Stats) -> list[str]:
+        """One line for each camera that is stuck."""
         now, reasons = time.monotonic(), []
         for name, camera in stats.cameras.copy().items():
             progress = (camera.frames, camera.reconnects)
@@ -32,8 +33,8 @@ class Liveness:
         return reasons
 
 
-def missing_parts(stats: Stats, cameras: list[str]) -> list[str]:
-    """Why the run does not do all that it should: models that are not loaded, cameras that are away."""
+def unready_reasons(stats: Stats, cameras: list[str]) -> list[str]:
+    """The reasons a run is not ready, one line each: models that are not loaded, cameras that are away."""
     reasons = [] if stats.ready else ["the models are not loaded yet"]
     for name in cameras:
         camera = stats.cameras.get(name)

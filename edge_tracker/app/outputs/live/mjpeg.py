@@ -1,4 +1,4 @@
-"""Streams of pictures, and their viewers."""
+"""Motion JPEG streams and their viewers."""
 
 from __future__ import annotations
 
@@ -6,46 +6,50 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from edge_tracker.app.outputs.live.camera_image import PICTURES_PER_SECOND, Picture
+from edge_tracker.app.outputs.live.camera_image import IMAGES_PER_SECOND, CameraImage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-REPEAT_S = 5.0  # an old picture is sent again, so that a viewer who vanished without a word is noticed
-MOST_VIEWERS = 16  # of streams
+REPEAT_S = 5.0  # an unchanged image is sent again after this long, to notice viewers that vanished without closing
+MAX_VIEWERS = 16
 BOUNDARY = "edge-tracker-picture"
 
 
 class Viewers:
-    """Those who watch streams.
+    """The number of streams being watched.
 
     Attributes:
-        count: how many there are.
-        most: how many there may be.
-        closing: whether all streams end.
+        count: streams being watched now.
+        limit: streams that may be watched at a time.
+        closing: True once the server closes, which ends all streams.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.most = MOST_VIEWERS
+        self.limit = MAX_VIEWERS
         self.closing = False
 
     @property
     def full(self) -> bool:
-        """Whether there are as many as are served at a time."""
-        return self.count >= self.most
+        """True if no further stream may be opened."""
+        return self.count >= self.limit
 
 
 class MjpegStream:
-    """Motion JPEG, one picture after the other, until the viewer goes or the server closes.
+    """A response of JPEG images, one after the other, until the viewer leaves or the server closes.
 
-    A slow viewer gets the picture that is the newest when there is room for it.
+    A slow viewer skips images: each one sent is the newest at that moment.
+
+    Args:
+        image: the camera to show.
+        viewers: counts this stream while it is watched.
     """
 
     media_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
-    def __init__(self, picture: Picture, viewers: Viewers) -> None:
-        self._picture, self._viewers = picture, viewers
+    def __init__(self, image: CameraImage, viewers: Viewers) -> None:
+        self._image, self._viewers = image, viewers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_until_gone(receive))
@@ -53,21 +57,21 @@ class MjpegStream:
         try:
             headers = [(b"content-type", self.media_type.encode()), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            # The head of the next part goes with each picture, since Chromium shows a part only when the next begins;
-            # so a part's head cannot say how long it is.
+            # Chromium shows a part only when the next one begins, so each image is followed at once by the header of
+            # the next part. That is why the header cannot state the length of its part.
             head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
             await _send(send, head)
             last, sent = None, time.monotonic()
             while not gone.done() and not self._viewers.closing:
-                jpeg = await self._picture.jpeg()
+                jpeg = await self._image.jpeg()
                 now = time.monotonic()
                 if jpeg is not None and (jpeg is not last or now - sent >= REPEAT_S):
                     await _send(send, jpeg + b"\r\n" + head)
                     last, sent = jpeg, now
-                await asyncio.wait([gone], timeout=0.5 / PICTURES_PER_SECOND)
+                await asyncio.wait([gone], timeout=0.5 / IMAGES_PER_SECOND)
             await send({"type": "http.response.body", "body": b""})
         except OSError:
-            pass  # the viewer went
+            pass  # the viewer left
         finally:
             self._viewers.count -= 1
             gone.cancel()

@@ -1,4 +1,4 @@
-"""The page and its files, and the form that asks for the token."""
+"""The files of the page, and the sign-in form."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIGN_IN = """<!doctype html>
 
 
 def page_routes() -> list[Route]:
-    """The page and its files."""
+    """Routes to the page and its files."""
     return [Route(path, _page(name, kind)) for path, (name, kind) in PAGE.items()]
 
 
 def _page(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     data = resources.files("edge_tracker.app.outputs.live").joinpath("page", name).read_bytes()
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         return Response(data, headers={"content-type": kind})
 
-    return answer
+    return respond

@@ -1,4 +1,4 @@
-"""The figures and the newest tracks of a run, as JSON has them."""
+"""The figures and the newest tracks of a run, as JSON fields."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from edge_tracker.app.outputs.live.camera_image import Picture
+from edge_tracker.app.outputs.live.camera_image import CameraImage
 from edge_tracker.app.outputs.payloads import track_fields
 from edge_tracker.app.stats import CameraStats, Histogram, Stats
 from edge_tracker.version import __version__
 
 
-def run_status(stats: Stats, pictures: dict[str, Picture]) -> dict[str, Any]:
-    """All that the page shows."""
+def run_status(stats: Stats, images: dict[str, CameraImage]) -> dict[str, Any]:
+    """The figures of a run and its cameras: everything that the page shows."""
     return {
         "version": __version__,
         "uptime_s": round(time.monotonic() - stats.started, 1),
@@ -25,32 +25,38 @@ def run_status(stats: Stats, pictures: dict[str, Picture]) -> dict[str, Any]:
         else {"connected": stats.mqtt_connected, "queue": stats.mqtt_queue, "lost": stats.mqtt_lost},
         "servers": {name: asdict(status) for name, status in stats.servers.copy().items()},
         "cameras": [
-            camera_status(stats.cameras.get(name) or CameraStats(name), picture.size)
-            for name, picture in pictures.items()
+            camera_status(stats.cameras.get(name) or CameraStats(name), image.size) for name, image in images.items()
         ],
     }
 
 
-def newest_tracks(pictures: dict[str, Picture]) -> dict[str, Any]:
-    """By camera its newest frame and the tracks on it; None before the first."""
-    answer: dict[str, Any] = {}
-    for name, picture in pictures.items():
-        newest = picture.newest
+def newest_tracks(images: dict[str, CameraImage]) -> dict[str, Any]:
+    """The newest frame of each camera and its tracks, by name; None before the first frame."""
+    fields: dict[str, Any] = {}
+    for name, image in images.items():
+        newest = image.newest
         if newest is None:
-            answer[name] = None
+            fields[name] = None
             continue
         frame, tracks = newest
-        answer[name] = {
+        fields[name] = {
             "frame": frame.index,
             "time": round(frame.time, 3),
             "wall": round(frame.wall, 3),
             "tracks": track_fields(tracks),
         }
-    return answer
+    return fields
 
 
 def camera_status(camera: CameraStats, size: tuple[int, int] | None) -> dict[str, Any]:
-    """A camera's figures as JSON has them. Of durations, number and sum: who asks twice has the mean in between."""
+    """The figures of a camera.
+
+    Durations are a count and a sum: two requests give the mean of the time between them.
+
+    Args:
+        camera: its figures.
+        size: width and height of its frames in pixels; None before the first.
+    """
     last = camera.last_frame
     return {
         "name": camera.name,
