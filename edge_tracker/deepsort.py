@@ -251,6 +251,11 @@ class EdgeDeepSort:
         ahead = replace(arrays, ltrb=table.ltrb_after(dt), time_since_update=since)
         return ahead[since <= self.tracker.core.max_age]
 
+    @property
+    def next_id(self) -> int:
+        """The identity that the next new track gets, as in `TrackArrays.ids`."""
+        return self.tracker.table.next_id
+
     def skip_ids(self, count: int) -> None:
         """Leave out the next `count` identities: after a crash, those that may have been given since the last save."""
         self.tracker.table.next_id += max(0, int(count))

@@ -202,7 +202,7 @@ class CameraRun:
         meta = {
             "frames": self._frames_before + self.stats.frames,
             "tracks": self._tracks_before + self.stats.tracks,
-            "next_id": self._tracker.tracker.table.next_id,
+            "next_id": self._tracker.next_id,
             "reported": sorted(self._reported),
             "names": list(self._names),
             "zones": self._monitor.state(),
@@ -227,8 +227,7 @@ class CameraRun:
         self._events.load(meta["events"])
         self.stats.totals = self._monitor.totals()
         age = f"{state.age:.0f} s old" if state.age is not None else "of unknown age"
-        next_id = self._tracker.tracker.table.next_id
-        self.resumed = f"going on from a state {age}; the next identity is {next_id}"
+        self.resumed = f"going on from a state {age}; the next identity is {self._tracker.next_id}"
 
     # ---- the threads -------------------------------------------------------------------------------------------------
 
