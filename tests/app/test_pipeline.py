@@ -24,7 +24,7 @@ from edge_tracker.app.config.schema import DetectorConfig
 from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.sinks import JsonlSink
 from edge_tracker.app.outputs.writer import Writer, openers_of
-from edge_tracker.app.run.camera_run import Cadence
+from edge_tracker.app.run.cadence import Cadence
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.run.supervision import needs_restart
 from edge_tracker.app.sources.frames import Frame

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +19,10 @@ from edge_tracker.app.outputs.sinks import check_output
 from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
-from edge_tracker.app.run.camera_run import Audience, CameraRun, FindsObjects
+from edge_tracker.app.run.cadence import Cadence
+from edge_tracker.app.run.camera_run import CameraParts, CameraRun, FindsObjects, Saving
 from edge_tracker.app.run.progress_bar import progress
+from edge_tracker.app.run.reporting import Audience, Reporter
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
@@ -192,18 +193,12 @@ class Pipeline:
         state = load(path) if keeps else None
         writer = Writer(openers_of(camera.outputs, source.fps, source.live), source.live, stats)
         stack.callback(writer.abandon)
+        update_every = UPDATE_EVERY_S if config.mqtt is None else config.mqtt.update_every
         run = CameraRun(
-            camera,
-            source,
-            self._finder,
-            config.detector,
-            tracker,
-            writer,
-            stats,
-            UPDATE_EVERY_S if config.mqtt is None else config.mqtt.update_every,
-            self._audience,
-            save=partial(self._saver.put, path) if keeps else None,
-            save_every=config.state.every,
+            CameraParts(source, self._finder, tracker, writer),
+            Cadence(config.detector),
+            Reporter(camera, stats, self._audience, update_every),
+            Saving(partial(self._saver.put, path), config.state.every) if keeps else None,
         )
         if state is not None:
             run.resume(state, config.state.resume_within)
@@ -308,7 +303,7 @@ class Pipeline:
                 finished = camera.finish(max(0.5, deadline - time.monotonic()))
             except Exception as error:
                 failure, finished = failure or error, True
-            if finished and camera.save is not None:
-                camera.save(replace(camera.state(), clean=camera.error is None))
+            if finished:
+                camera.save(clean=camera.error is None)
         errors = (camera.error for camera in self.cameras if camera.error is not None)
         return next(errors, None) or failure

@@ -1,0 +1,37 @@
+"""Which frames the detector looks at."""
+
+from __future__ import annotations
+
+import math
+
+from edge_tracker.app.config.schema import DetectorConfig
+
+MOST_SKIPPED = 30
+
+
+class Cadence:
+    """Which frames the detector looks at: every Nth, or as many as a frame rate leaves time for."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self._every, self._hold = config.every, config.hold_fps
+        self._since = 0
+        self._seconds: float | None = None  # that a detection takes, smoothed
+
+    @property
+    def every(self) -> int:
+        """N at present."""
+        if self._hold is None:
+            return self._every
+        return min(MOST_SKIPPED, max(1, math.ceil((self._seconds or 0.0) * self._hold)))
+
+    def due(self) -> bool:
+        """Whether the next frame is one for the detector."""
+        self._since += 1
+        if self._since < self.every and self._seconds is not None:
+            return False
+        self._since = 0
+        return True
+
+    def took(self, seconds: float) -> None:
+        """A detection took so long."""
+        self._seconds = seconds if self._seconds is None else 0.8 * self._seconds + 0.2 * seconds
