@@ -110,8 +110,8 @@ def _drop_stale(cache: Path) -> None:
     try:
         if stamp.is_file() and stamp.read_text() == digest:
             return
-        for index in cache.glob("*.nbi"):
-            index.unlink(missing_ok=True)
+        for file in cache.glob("*.nb[ic]"):  # indices, and the code that they name
+            file.unlink(missing_ok=True)
         cache.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
     except OSError:
