@@ -1,4 +1,4 @@
-"""What a run did, as a person reads it at the end."""
+"""The summary of a run, printed at its end."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def stage_ms(cameras: Sequence[CameraStats], stage: str) -> float:
 
 
 def limiting(camera: CameraStats) -> str:
-    """Which of the stages that run side by side takes most of the time of a camera; "" before the first frame."""
+    """The stage, of those that run side by side, in which a camera spends most time; "" before the first frame."""
     busy = {name: sum(camera.stages[stage].total for stage in stages) for name, stages in SIDE_BY_SIDE.items()}
     return max(busy, key=lambda name: busy[name]) if camera.frames else ""
 
 
 @dataclass
 class Summary:
-    """What a run did.
+    """The results of a run in numbers.
 
     Attributes:
-        stats: what was counted.
-        seconds: from the first frame to the last, opening and closing left out.
-        outputs: where the results are.
+        stats: the statistics of all cameras.
+        seconds: from the first frame to the last, without opening and closing.
+        outputs: files with the results.
         stopped_by: the signal that ended the run early, or None.
     """
 
