@@ -156,7 +156,7 @@ class CameraRun:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self.running:
-            log.error("%s: still busy after %.0f s; left to itself", self.stats.name, timeout)
+            log.error("%s: still busy after %.0f s; not waiting any longer", self.stats.name, timeout)
         elif self.recorder is not None:
             self.recorder.close()
         self.writer.finish(max(1.0, deadline - time.monotonic()))
@@ -189,11 +189,11 @@ class CameraRun:
             self._tracker.skip_ids(0 if state.clean else GIVEN_SINCE)
             self._gap = state.age * self._rate if recent and state.age is not None else NONE_ALIVE
         except InputError as error:
-            log.warning("%s: earlier tracks cannot be taken up (%s)", self.stats.name, error)
+            log.warning("%s: the saved tracks cannot be used (%s)", self.stats.name, error)
             self._tracker.skip_ids(int(meta["next_id"]) - 1 + GIVEN_SINCE)
         self._reporter.load(meta)
         age = f"{state.age:.0f} s old" if state.age is not None else "of unknown age"
-        self.resumed = f"going on from a state {age}; the next identity is {self._tracker.next_id}"
+        self.resumed = f"continuing from a saved state {age}; the next identity is {self._tracker.next_id}"
 
     # ---- the threads -------------------------------------------------------------------------------------------------
 

@@ -237,7 +237,7 @@ class Pipeline:
         """
         summary, cameras = self.summary, self.cameras
         if not summary.outputs and not self._audience:
-            log.warning("the configuration names no outputs; only the summary will show what was found")
+            log.warning("the configuration names no outputs; only the summary will show results")
         appearance = "no appearance" if self._embedder is None else _described(self._embedder.model)
         for camera in cameras:
             log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, appearance)

@@ -99,7 +99,7 @@ def load(path: Path) -> CameraState | None:
     except FileNotFoundError:
         return None
     except (*_UNREADABLE, OSError) as error:
-        log.warning("%s: no state that can be taken up (%s); identities begin anew", path, error)
+        log.warning("%s: the saved state cannot be read (%s); identities start from 1 again", path, error)
         return None
     known = parse_saved(_Meta, meta, f"tracks and counts of {path}")
     return None if known is None else CameraState(tracker, meta, _age(known), known.clean)

@@ -92,11 +92,11 @@ class Summary:
                 lines.append(f"{camera.name:<11} {'; '.join(troubles)}")
         for name, server in self.stats.servers.items():
             if server.lost or server.fallback or server.outages or not server.up:
-                unit = "crops not embedded" if name == "embedder" else "frames not looked at"
-                told = [f"server outages: {server.outages}, {server.lost} {unit}"]
-                told += [f"{server.fallback} by the fallback"] if server.fallback else []
-                told += [f"away still: {server.problem}"] if server.problem else []
-                lines.append(f"{name:<11} {', '.join(told)}")
+                unit = "crops not embedded" if name == "embedder" else "frames without detection"
+                parts = [f"server outages: {server.outages}, {server.lost} {unit}"]
+                parts += [f"{server.fallback} by the fallback"] if server.fallback else []
+                parts += [f"still unavailable: {server.problem}"] if server.problem else []
+                lines.append(f"{name:<11} {', '.join(parts)}")
         if self.stats.mqtt_lost:
             lines.append(f"mqtt        {self.stats.mqtt_lost} messages lost")
         lines += [f"{'results' if i == 0 else '':<12}{path}" for i, path in enumerate(self.outputs)]

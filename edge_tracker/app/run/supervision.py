@@ -34,7 +34,7 @@ def notify_systemd(text: str) -> None:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
             channel.sendall(text.encode())
     except OSError as error:
-        log.debug("systemd cannot be told: %s", error)
+        log.debug("systemd cannot be notified: %s", error)
 
 
 class Supervised(Protocol):
@@ -92,7 +92,7 @@ class Supervisor:
                 if stamp_now is not None and stamp_now != before:
                     self._models[path] = stamp_now
                     self._pipeline.summary.stats.models_changed += 1
-                    log.warning("%s: was replaced; the run goes on with the old one until it is restarted", path)
+                    log.warning("%s: was replaced; the run keeps using the old one until it is restarted", path)
         if reload:
             self._config_stamp = _stamp(self._pipeline.watched)
             self._reload()
@@ -109,7 +109,7 @@ class Supervisor:
             config = pipeline.reload()
         except EdgeTrackerError as error:
             for line in str(error).split("\n"):
-                log.error("the configuration is not taken up: %s", line)
+                log.error("the configuration was not reloaded: %s", line)
             return
         later = needs_restart(pipeline.config, config)
         present = {camera.camera.name: camera for camera in pipeline.cameras}
@@ -125,7 +125,7 @@ class Supervisor:
             }
         )
         pipeline.summary.stats.reloads += 1
-        log.info("the configuration was taken up anew")
+        log.info("the configuration was reloaded")
         for name in later:
             log.warning("%s: the change needs a restart", name)
 
