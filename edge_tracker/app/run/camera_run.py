@@ -1,6 +1,6 @@
 """One camera of a run: detection, tracking and writing overlap, each in a thread of its own, frames in order.
 
-source -> detect -> [queue] -> embed, track, count, tell -> [queue] -> write
+source -> detect -> [queue] -> embed, track, count, publish -> [queue] -> write
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from edge_tracker.track_arrays import TrackArrays
 
 log = logging.getLogger(__name__)
 
-# A frame of a live source counts for as long as it took to come, but for at least so much of a frame.
+# A frame of a live source counts as many frame times as have passed, but at least this much of one.
 LEAST_STEP = 0.1
 QUEUE = 2  # frames between detection and tracking
 # Identities left out after a crash: more than are ever given between two savings.
@@ -39,20 +39,24 @@ NONE_ALIVE = 1e9  # frames after which nobody is left
 
 
 class FindsObjects(Protocol):
-    """A detector, or what stands for one, with what to call it."""
+    """A detector, or recorded detections in its place.
+
+    Attributes:
+        name: its name in the log.
+    """
 
     name: str
 
     def find(self, frame: Frame) -> Detections | None:
-        """The detections of a frame; None where nobody could look at it."""
+        """The detections of a frame; None if a server did not process it in time."""
 
 
 class CameraParts(NamedTuple):
-    """What takes one camera's frames to their tracks and on into files, opened.
+    """The parts of one camera, opened: its frames pass through them in this order.
 
     Attributes:
         source: its frames; stays the caller's to close.
-        finder: finds the objects.
+        finder: detects objects.
         tracker: its own tracker.
         writer: its outputs.
     """
@@ -64,10 +68,10 @@ class CameraParts(NamedTuple):
 
 
 class Saving(NamedTuple):
-    """How a camera's state is saved.
+    """The saving of a camera's state.
 
     Attributes:
-        save: takes the state.
+        save: saves a state.
         every: seconds between two savings.
     """
 
@@ -84,17 +88,17 @@ class CameraRun:
     """One camera, opened.
 
     Args:
-        parts: what works on its frames.
-        cadence: the frames that the finder looks at.
-        reporter: makes its results.
-        saving: how its state is saved; None for not at all.
+        parts: the parts that process its frames.
+        cadence: chooses the frames that the finder runs on.
+        reporter: makes results of its tracks.
+        saving: the saving of its state; None to save nothing.
 
     Attributes:
         source, writer: of the parts; stats: of the reporter.
         cadence: as given, until `change`.
-        error: what ended the camera, if something did.
-        recorder: what records the run, if it is recorded.
-        resumed: what was taken up of an earlier run, in words; "" for nothing.
+        error: the error that ended the camera, or None.
+        recorder: records the run; None if it is not recorded.
+        resumed: a sentence about the earlier run that it continues; "" for none.
     """
 
     def __init__(self, parts: CameraParts, cadence: Cadence, reporter: Reporter, saving: Saving | None = None) -> None:
@@ -123,27 +127,27 @@ class CameraRun:
 
     @property
     def camera(self) -> Camera:
-        """What it does at present, as the configuration says it."""
+        """The camera's part of the configuration in force."""
         return self._reporter.camera
 
     def start(self, max_frames: int | None) -> None:
-        """Begin; `max_frames` ends the camera after so many."""
+        """Start the threads; the camera ends after `max_frames`, if given."""
         self._max_frames = max_frames
         self.writer.start()
-        for thread in reversed(self._threads):  # who hands on looks whether the next one is there
+        for thread in reversed(self._threads):  # the first needs the second to be alive
             thread.start()
 
     @property
     def running(self) -> bool:
-        """Whether frames are still worked on."""
+        """True while frames are still processed."""
         return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Take no more frames; what was taken is still worked on."""
+        """Take no more frames; those already taken are still processed."""
         self._stop.set()
 
     def finish(self, timeout: float) -> bool:
-        """Wait so many seconds for the threads, and close the outputs; False if something still hangs.
+        """Wait up to `timeout` seconds for the threads, and close the outputs; False if a thread still runs.
 
         Raises:
             OutputError: a result cannot be written.
@@ -152,24 +156,24 @@ class CameraRun:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self.running:
-            log.error("%s: still busy after %.0f s; left to itself", self.stats.name, timeout)
+            log.error("%s: still busy after %.0f s; not waiting any longer", self.stats.name, timeout)
         elif self.recorder is not None:
             self.recorder.close()
         self.writer.finish(max(1.0, deadline - time.monotonic()))
         return not self.running
 
     def change(self, camera: Camera, detector: DetectorConfig) -> None:
-        """Take up other zones, lines and outputs, and another cadence, from the next frame on."""
+        """Apply other zones, lines, outputs and another cadence from the next frame on."""
         if camera.outputs != self.camera.outputs:
             self.writer.reopen(openers_of(camera.outputs, self.source.fps, self.source.live))
         self.cadence = Cadence(detector)
         self._new = camera
 
     def save(self, clean: bool = False) -> None:
-        """Have the state saved, if it is to be saved at all. Only between frames, or when nothing runs.
+        """Save the state, unless nothing is to be saved. Call only between frames, or when no thread runs.
 
         Args:
-            clean: whether no identity will be given afterwards.
+            clean: True if no identity will be given afterwards.
         """
         if self._saving is not None:
             self._next_save = time.monotonic() + self._saving.every
@@ -177,7 +181,7 @@ class CameraRun:
             self._saving.save(CameraState(self._tracker.state_dict(), meta, clean=clean))
 
     def resume(self, state: CameraState, within: float) -> None:
-        """Go on from an earlier run's state: with its tracks if it is at most `within` seconds old."""
+        """Continue from an earlier run's state: with its tracks if it is at most `within` seconds old."""
         meta = state.meta
         recent = state.age is not None and state.age <= within
         try:
@@ -185,11 +189,11 @@ class CameraRun:
             self._tracker.skip_ids(0 if state.clean else GIVEN_SINCE)
             self._gap = state.age * self._rate if recent and state.age is not None else NONE_ALIVE
         except InputError as error:
-            log.warning("%s: earlier tracks cannot be taken up (%s)", self.stats.name, error)
+            log.warning("%s: the saved tracks cannot be used (%s)", self.stats.name, error)
             self._tracker.skip_ids(int(meta["next_id"]) - 1 + GIVEN_SINCE)
         self._reporter.load(meta)
         age = f"{state.age:.0f} s old" if state.age is not None else "of unknown age"
-        self.resumed = f"going on from a state {age}; the next identity is {self._tracker.next_id}"
+        self.resumed = f"continuing from a saved state {age}; the next identity is {self._tracker.next_id}"
 
     # ---- the threads -------------------------------------------------------------------------------------------------
 
@@ -237,7 +241,7 @@ class CameraRun:
         while (item := self._queue.get()) is not None:
             try:
                 self._work(item)
-            except InputError as error:  # a detector's numbers, or a frame: one frame is lost, not the camera
+            except InputError as error:  # bad numbers of a detector, or a bad frame: one frame is lost, not the camera
                 if not self.source.live:
                     raise
                 log.error("%s: frame %d is left out: %s", self.stats.name, item.frame.index, error)
@@ -247,7 +251,7 @@ class CameraRun:
 
     def _work(self, item: _Detected) -> None:
         frame, found, stats, reporter = self._reporter.numbered(item.frame), item.found, self.stats, self._reporter
-        self._take_up_changes()
+        self._apply_changes()
         self._gap += self._step(frame)
         start = time.perf_counter()
         embedding = 0.0
@@ -259,7 +263,7 @@ class CameraRun:
         tracks = reporter.results(frame, arrays, predicted=found is None)
         stats.stages["embed"].observe(embedding)
         stats.stages["track"].observe(time.perf_counter() - start - embedding)
-        reporter.tell(frame, tracks)
+        reporter.publish(frame, tracks)
         self.writer.write(frame, tracks)
         reporter.count(frame, self.source.live)
         if time.monotonic() >= self._next_save:
@@ -279,13 +283,13 @@ class CameraRun:
         self._reporter.names = list(found.names)
         return arrays
 
-    def _take_up_changes(self) -> None:
+    def _apply_changes(self) -> None:
         camera, self._new = self._new, None
         if camera is not None:
             self._reporter.change(camera)
 
     def _step(self, frame: Frame) -> float:
-        """Frames since the last one: as many as the time is worth where frames may be lost."""
+        """Frames since the last one; for a live source, which may lose some, by the time that has passed."""
         before, self._time = self._time, frame.time
         if not self.source.live or before is None:
             return 1.0

@@ -1,4 +1,4 @@
-"""The frames of a source, taken as a run needs them."""
+"""Reading the frames of a source: the newest of a live one, all of a file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _newest(source: LiveSource, stop: threading.Event, stats: CameraStats) -> It
 
 
 def _ahead(source: Source, stop: threading.Event, stats: CameraStats) -> Iterator[Frame]:
-    """The frames of a file, the next ones decoded while one is worked on."""
+    """The frames of a file; the next ones are decoded while one is processed."""
     frames: queue.Queue[Frame | BaseException | None] = queue.Queue(QUEUE)
     gone = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The results of one camera: each frame's tracks, with the events and counts that follow from them, and who is told."""
+"""The results of one camera: the tracks reported of each frame, with their events and counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_tracker.track_arrays import TrackArrays
 
 
 class Audience(Protocol):
-    """Who is told of each frame at once, and may not hold it up."""
+    """Receives the results of each frame at once, and must not block."""
 
     def __call__(self, camera: str, frame: Frame, tracks: FrameTracks) -> None: ...
 
@@ -37,7 +37,7 @@ class Reporter:
     Args:
         camera: the zones and lines to count at, and how long tracks without a detection are reported.
         stats: the camera's statistics.
-        audience: told of each frame. The list stays the caller's, who may add to it.
+        audience: receive each frame's results. The caller may add to the list later.
         update_every: least seconds between `update` events of an object.
 
     Attributes:
@@ -94,10 +94,10 @@ class Reporter:
         self._last = frame
         return replace(tracks, zones=zones if self.camera.zones else (), events=happened)
 
-    def tell(self, frame: Frame, tracks: FrameTracks) -> None:
-        """Tell the audience of a frame."""
-        for tell in self._audience:
-            tell(self.stats.name, frame, tracks)
+    def publish(self, frame: Frame, tracks: FrameTracks) -> None:
+        """Pass the results of a frame to the audience."""
+        for receive in self._audience:
+            receive(self.stats.name, frame, tracks)
 
     def count(self, frame: Frame, live: bool) -> None:
         """Count a frame whose results are out; of a live source, with its latency."""
@@ -106,7 +106,7 @@ class Reporter:
         self.stats.count_frame()
 
     def end_objects(self) -> None:
-        """A file has ended, and with it all that is in it; a live source's objects go on in the next run."""
+        """End all objects at the end of a file. Those of a live source continue in the next run instead."""
         if self._last is None:
             return
         frame, ids, boxes, scores = self._last, np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)
@@ -114,12 +114,12 @@ class Reporter:
         ended: list[ObjectEvent | ZoneEvent] = [*self._events.update(ids, boxes, [], scores, [], *now)]
         ended += self._monitor.update(ids, boxes, [], *now)[1]
         self.stats.totals = self._monitor.totals()
-        self.tell(frame, FrameTracks(ids, boxes, ids, scores, self.names, events=ended))
+        self.publish(frame, FrameTracks(ids, boxes, ids, scores, self.names, events=ended))
 
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What the next run needs to continue the counts: a part of `CameraState.meta`."""
+        """The counts that the next run continues from: a part of `CameraState.meta`."""
         return {
             "frames": self._earlier.frames + self.stats.frames,
             "tracks": self._earlier.tracks + self.stats.tracks,
