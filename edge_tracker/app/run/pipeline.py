@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from edge_tracker.app.config.loading import needs_frames
 from edge_tracker.app.config.naming import naming
@@ -26,7 +26,7 @@ from edge_tracker.app.run.reporting import Audience, Reporter
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
-from edge_tracker.app.run.supervision import Supervisor
+from edge_tracker.app.run.supervision import Reload, Supervisor
 from edge_tracker.app.sources.frames import Frame, Source
 from edge_tracker.app.sources.opening import open_source
 from edge_tracker.app.sources.stored import NoImages
@@ -66,16 +66,26 @@ class _ByReplay:
         return self._recorded.detect(frame.index)
 
 
+class RecordFolder(NamedTuple):
+    """A folder to record a run into.
+
+    Attributes:
+        path: the folder; each of several cameras has one of its own in it.
+        limit: MiB that the recording of each may take; None for no limit.
+    """
+
+    path: Path
+    limit: int | None = None
+
+
 class Pipeline:
     """All parts of a run, opened. Use as a context manager: leaving it closes the outputs, whatever happened.
 
     Args:
         config: a valid configuration.
         build: False to refuse, instead of building an engine that is missing or stale.
-        record: a folder to record into, for `edge-tracker replay`.
-        record_limit: MiB that the recording may take; None for no limit.
-        reload: reads the configuration anew, for SIGHUP; None where it cannot be.
-        watched: the configuration's file; when it changes it is read anew, too.
+        record: where to record the run, for `edge-tracker replay`; None for nowhere.
+        reload: how the configuration is read anew, on SIGHUP or when its file changes; None where it cannot be.
         models: the configuration's, loaded already; they stay the caller's to close. None to load them.
         files_only: the outputs' files are all that is wanted: no server, no broker.
         skip: frames to leave out at the start of a video file.
@@ -89,10 +99,8 @@ class Pipeline:
         self,
         config: Config,
         build: bool = True,
-        record: Path | None = None,
-        record_limit: int | None = None,
-        reload: Callable[[], Config] | None = None,
-        watched: Path | None = None,
+        record: RecordFolder | None = None,
+        reload: Reload | None = None,
         models: Models | None = None,
         files_only: bool = False,
         skip: int = 0,
@@ -100,8 +108,7 @@ class Pipeline:
         self.config = config
         self.summary = Summary()
         self.cameras: list[CameraRun] = []
-        self._record, self._record_limit = record, record_limit
-        self.reload, self.watched = reload, watched
+        self._record, self.reload = record, reload
         stats, cameras = self.summary.stats, cameras_of(config)
         for camera in cameras:
             stats.cameras[camera.name] = CameraStats(camera.name)
@@ -203,14 +210,14 @@ class Pipeline:
         if state is not None:
             run.resume(state, config.state.resume_within)
         if self._record is not None:
-            folder = self._record if config.cameras is None else self._record / camera.name
+            folder = self._record.path if config.cameras is None else self._record.path / camera.name
             recorder = Recorder(
                 folder,
                 tracker,
                 own.model_dump(),
                 camera=camera.name,
                 frame_rate=source.fps,
-                limit=self._record_limit,
+                limit=self._record.limit,
             )
             stack.callback(recorder.close)
             run.recorder = recorder
