@@ -20,50 +20,26 @@ from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
 from edge_tracker.app.run.cadence import Cadence
-from edge_tracker.app.run.camera_run import CameraParts, CameraRun, FindsObjects, Saving
+from edge_tracker.app.run.camera_run import CameraParts, CameraRun, Saving
+from edge_tracker.app.run.finders import FindsObjects, ModelFinder, ReplayFinder, described
 from edge_tracker.app.run.progress_bar import progress
 from edge_tracker.app.run.reporting import Audience, Reporter
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
 from edge_tracker.app.run.supervision import Reload, Supervisor
-from edge_tracker.app.sources.frames import Frame, Source
+from edge_tracker.app.sources.frames import Source
 from edge_tracker.app.sources.opening import open_source
 from edge_tracker.app.sources.stored import NoImages
 from edge_tracker.app.stats import CameraStats
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
-from edge_tracker.detection.result import Detections
-from edge_tracker.inference import Model
 
 log = logging.getLogger(__name__)
 
 DRAIN_S = 10.0  # that a run has to finish what it holds, once it is to end
 LOOK_S = 0.1
 UPDATE_EVERY_S = 1.0  # between updates of an object, where no broker's section says
-
-
-def _described(model: Model) -> str:
-    return model.name if model.path is None else f"{model.path.name} on {model.device}"
-
-
-class _ByModel:
-    def __init__(self, detector: SharedDetector) -> None:
-        self.detector = detector
-        self.name = _described(detector.model)
-
-    def find(self, frame: Frame) -> Detections | None:
-        assert frame.image is not None
-        return self.detector.detect(frame.image)
-
-
-class _ByReplay:
-    def __init__(self, recorded: MotDetections, name: str) -> None:
-        self._recorded = recorded
-        self.name = name
-
-    def find(self, frame: Frame) -> Detections:
-        return self._recorded.detect(frame.index)
 
 
 class RecordFolder(NamedTuple):
@@ -185,9 +161,9 @@ class Pipeline:
 
     def _open_finder(self, detector: Detector | None, recorded: MotDetections | None, cameras: int) -> FindsObjects:
         if recorded is not None:
-            return _ByReplay(recorded, Path(str(self.config.detector.mot)).name)
+            return ReplayFinder(recorded, Path(str(self.config.detector.mot)).name)
         assert detector is not None
-        return _ByModel(SharedDetector(detector, cameras, self.summary.stats))
+        return ModelFinder(SharedDetector(detector, cameras, self.summary.stats))
 
     def _open_camera(self, camera: Camera, source: Source, stack: ExitStack) -> CameraRun:
         config, stats = self.config, self.summary.stats.cameras[camera.name]
@@ -225,7 +201,7 @@ class Pipeline:
 
     def model_files(self) -> list[Path]:
         """The files of the models that are loaded."""
-        models = [finder.detector.model] if isinstance(finder := self._finder, _ByModel) else []
+        models = [finder.detector.model] if isinstance(finder := self._finder, ModelFinder) else []
         models += [self._embedder.model] if self._embedder else []
         return [model.path for model in models if model.path is not None]
 
@@ -245,7 +221,7 @@ class Pipeline:
         summary, cameras = self.summary, self.cameras
         if not summary.outputs and not self._audience:
             log.warning("the configuration names no outputs; only the summary will show what was found")
-        looks = "no appearance" if self._embedder is None else _described(self._embedder.model)
+        looks = "no appearance" if self._embedder is None else described(self._embedder.model)
         for camera in cameras:
             log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, looks)
             if camera.resumed:

@@ -1,0 +1,48 @@
+"""What finds the objects of a frame: a model, or recorded detections."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge_tracker.app.run.batching import SharedDetector
+from edge_tracker.app.sources.frames import Frame
+from edge_tracker.detection.mot import MotDetections
+from edge_tracker.detection.result import Detections
+from edge_tracker.inference.model import Model
+
+
+class FindsObjects(Protocol):
+    """A detector, or what stands for one, with what to call it."""
+
+    name: str
+
+    def find(self, frame: Frame) -> Detections | None:
+        """The detections of a frame; None where nobody could look at it."""
+
+
+def described(model: Model) -> str:
+    """What to call a model in the log."""
+    return model.name if model.path is None else f"{model.path.name} on {model.device}"
+
+
+class ModelFinder:
+    """Asks a model, which several cameras may share."""
+
+    def __init__(self, detector: SharedDetector) -> None:
+        self.detector = detector
+        self.name = described(detector.model)
+
+    def find(self, frame: Frame) -> Detections | None:
+        assert frame.image is not None
+        return self.detector.detect(frame.image)
+
+
+class ReplayFinder:
+    """Gives recorded detections."""
+
+    def __init__(self, recorded: MotDetections, name: str) -> None:
+        self._recorded = recorded
+        self.name = name
+
+    def find(self, frame: Frame) -> Detections:
+        return self._recorded.detect(frame.index)
