@@ -1,4 +1,4 @@
-"""Why a track of a replay got its detection, or lost it, frame by frame.
+"""Explanations of a track of a replay, frame by frame: the detection it was matched to, and the reasons.
 
 Before a frame the tracker is copied; after it, the copy goes through the same phases, and the numbers that decided are
 read between them. The outcome itself is read from the tracker.

@@ -1,4 +1,4 @@
-"""The phases of a frame in `method="edge"`, each over all tracks: look over, predict, match, update, finish."""
+"""The phases of a frame in `method="edge"`, each over all tracks: measure, predict, match, update, finish."""
 
 from __future__ import annotations
 
