@@ -16,7 +16,7 @@ from tests.waiting import COMPILING_S
 
 PACKAGE = Path(edge_tracker.__file__).parent
 
-# Counts what Numba compiled anew, and which forms of each function there are.
+# Counts the functions that Numba compiled, and the forms of each.
 DISPATCHERS = """
 import importlib, pkgutil
 import edge_tracker.tracking
@@ -102,23 +102,23 @@ from edge_tracker import EdgeDeepSort, Track
 class Own(Track):
     def update(self, kf, detection):
         super().update(kf, detection)
-class Looks:
+class Units:
     dimension = 5
     def embed(self, frame, ltwh, masks=None, polygons=None):
         return np.eye(5, dtype=np.float32)[:len(ltwh)]
-picture = np.zeros((8, 8, 3), np.uint8)
-for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True}, {"embedder": Looks()},
+image = np.zeros((8, 8, 3), np.uint8)
+for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True}, {"embedder": Units()},
                   {"embedder": None, "override_track_class": Own},
-                  {"embedder": Looks(), "max_embeddings": 1, "override_track_class": Own}):
+                  {"embedder": Units(), "max_embeddings": 1, "override_track_class": Own}):
     tracker = EdgeDeepSort(method="edge", **arguments)
     for frame in range(30):
         boxes = np.array([[40.0 * k + frame, 5, 30, 60] for k in range(frame % 5)]).reshape(-1, 4)
         given = np.eye(5)[:frame % 5] if arguments["embedder"] is None else None
-        tracks = tracker.update_tracks([(box, 0.99, "cat") for box in boxes], embeds=given, frame=picture)
+        tracks = tracker.update_tracks([(box, 0.99, "cat") for box in boxes], embeds=given, frame=image)
         [(t.to_ltwh(), t.to_ltrb(orig=True), t.mean, t.covariance, t.get_feature()) for t in tracks]
         if "override_track_class" not in arguments:
-            tracker.update(boxes, np.ones(len(boxes)), np.arange(len(boxes)), given, frame=picture, dt=0.5)
-            tracker.update(boxes, frame=picture, dt=2)
+            tracker.update(boxes, np.ones(len(boxes)), np.arange(len(boxes)), given, frame=image, dt=0.5)
+            tracker.update(boxes, frame=image, dt=2)
         again = EdgeDeepSort(method="edge", **arguments)
         again.load_state_dict(tracker.state_dict())
     tracker.delete_all_tracks()
@@ -186,7 +186,7 @@ def test_what_is_dropped_of_a_cache(tmp_path: Path) -> None:
         assert other.exists()
         assert len(stamp.read_text()) == 64
     (tmp_path / "file").touch()
-    drop(tmp_path / "file" / "cache")  # cannot be, and is not our business
+    drop(tmp_path / "file" / "cache")  # cannot be made, which is no error
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def recordings(tmp_path_factory, shared_data: Path) -> dict[str, Path]:
         for appearance in (True, False):
             name = method + ("" if appearance else "-motion")
             folders[name] = tmp_path_factory.mktemp(name)
-            record(folders[name], shared_data, method=method, count=FRAMES, looks=appearance)
+            record(folders[name], shared_data, method=method, count=FRAMES, appearance=appearance)
     return folders
 
 
