@@ -20,11 +20,13 @@ from edge_tracker.files import atomic_path
 from edge_tracker.object_tracker import NO_PAYLOAD, ObjectTracker, Payload
 from edge_tracker.track import Track
 from edge_tracker.track_arrays import TrackArrays
-from edge_tracker.tracking.deepsort.tracker import DeepSortParameters, DeepSortTracker
+from edge_tracker.tracking.deepsort.settings import DeepSortParameters
+from edge_tracker.tracking.deepsort.tracker import DeepSortTracker
 from edge_tracker.tracking.detections import NO_CLASSES, NO_FLOATS, Given
-from edge_tracker.tracking.edge.settings import EdgeSettings
-from edge_tracker.tracking.edge.tracker import EdgeParameters, EdgeTracker
-from edge_tracker.tracking.method import Common, Embeds, Method
+from edge_tracker.tracking.edge.settings import EdgeParameters, EdgeSettings
+from edge_tracker.tracking.edge.tracker import EdgeTracker
+from edge_tracker.tracking.method import Embeds, Method
+from edge_tracker.tracking.parameters import Common
 from edge_tracker.tracking.tables import NO_CLASS
 
 if TYPE_CHECKING:
@@ -250,6 +252,11 @@ class EdgeDeepSort:
         since = arrays.time_since_update + dt
         ahead = replace(arrays, ltrb=table.ltrb_after(dt), time_since_update=since)
         return ahead[since <= self.tracker.core.max_age]
+
+    @property
+    def next_id(self) -> int:
+        """The identity that the next new track gets, as in `TrackArrays.ids`."""
+        return self.tracker.table.next_id
 
     def skip_ids(self, count: int) -> None:
         """Leave out the next `count` identities: after a crash, those that may have been used since the last save."""

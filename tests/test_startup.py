@@ -230,11 +230,14 @@ def test_what_is_dropped_of_a_cache(tmp_path: Path) -> None:
     (other := cache / "store.cpython-311.pyc").touch()
     drop(cache)
     assert index.exists(), "the sources are the same"
+    code = cache / "kalman.box-1.py311.1.nbc"
     for stale in ("", "0" * 64):
         index.touch()
+        code.touch()
         stamp.write_text(stale)
         drop(cache)
         assert not index.exists()
+        assert not code.exists()
         assert other.exists()
         assert len(stamp.read_text()) == 64
     (tmp_path / "file").touch()

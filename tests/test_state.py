@@ -279,3 +279,22 @@ def test_masks_and_payloads_are_not_part_of_it() -> None:
     assert track.others is None
     assert (track.get_det_conf(), track.get_det_class()) == (0.9, "cat")
     np.testing.assert_array_equal(track.to_ltwh(orig=True, orig_strict=True), [0, 0, 30, 60])
+
+
+@pytest.mark.parametrize("method", ["deepsort", "edge"])
+def test_a_state_saved_before_tracks_were_in_one_table_goes_on(method: str) -> None:
+    """Written by version 0.1.0 after 25 of these frames. The rest comes out as if there had been no break."""
+    scene = crowd(6, 40, 4, seed=11, width=200, height=150, occlusions=True)
+    frames = [(ltwh, np.full(len(ltwh), 0.9), np.arange(len(ltwh)) % 2, features) for ltwh, features, _ in scene]
+    loaded, whole = (EdgeDeepSort(method=method, embedder=None) for _ in range(2))
+    loaded.load_state(Path(__file__).with_name("saved") / f"state-0.1.0-{method}.npz")
+    for frame in frames[:25]:
+        whole.update(*frame)
+    for frame in frames[25:]:
+        tracks, expected = loaded.update(*frame), whole.update(*frame)
+        assert tracks.ids.tolist() == expected.ids.tolist()
+        assert tracks.detection.tolist() == expected.detection.tolist()
+        np.testing.assert_allclose(tracks.ltrb, expected.ltrb, rtol=1e-9)
+    state, reference = loaded.state_dict(), whole.state_dict()
+    assert state.keys() == reference.keys()
+    np.testing.assert_allclose(state["gallery_unit"], reference["gallery_unit"], rtol=1e-5, atol=1e-6)

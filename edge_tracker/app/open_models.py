@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from edge_tracker.app.build import engine_options
+from edge_tracker.app.config.named_models import engine_options
+from edge_tracker.app.config.naming import naming
 from edge_tracker.app.config.schema import DEFAULT_DETECTOR, Config, cameras_of
-from edge_tracker.app.run.check import naming
 from edge_tracker.detection.detector import Detector
 from edge_tracker.embedding.embedder import Embedder
 

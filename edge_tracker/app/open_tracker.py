@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_tracker.app.config.loading import load_config
-from edge_tracker.app.config.schema import Config, tracker_arguments
+from edge_tracker.app.config.schema import PARAMETERS, Config, tracker_arguments
 from edge_tracker.app.open_models import open_embedder
 from edge_tracker.deepsort import EdgeDeepSort
 from edge_tracker.embedding.protocol import AppearanceEmbedder
@@ -33,7 +33,7 @@ def open_tracker(config: Config, embedder: AppearanceEmbedder | None, frame_rate
     arguments, idle = tracker_arguments(config.tracker)
     for name in idle:
         log.warning("tracker.%s means nothing to tracker.method: %s, and is not used", name, config.tracker.method)
-    if config.tracker.method == "edge":
+    if "frame_rate" in PARAMETERS[config.tracker.method]._fields:
         arguments["frame_rate"] = frame_rate or FRAME_RATE
     return EdgeDeepSort(embedder=embedder, **arguments)
 

@@ -26,7 +26,8 @@ def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **op
 
     Args:
         function: the function to compile; None when used as `@jit(...)`.
-        phase: it is called for every frame and is large, so compiling it takes seconds and is announced.
+        phase: it is called for every frame and is large, so compiling it takes seconds and is announced. It becomes part
+            of compiled functions that call it, and is compiled by itself only where Python calls it.
         options: passed on to `njit`.
     """
     if function is None:
@@ -34,6 +35,7 @@ def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **op
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return function
     if phase:
+        options["inline"] = "always"
         _phases[function] = f"{function.__module__.removeprefix('edge_tracker.tracking.')}.{function.__name__}"
     # Nothing here is called from C, so the wrapper for that, which takes a tenth of the time, is not made.
     options = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **options}
@@ -108,8 +110,8 @@ def _drop_stale(cache: Path) -> None:
     try:
         if stamp.is_file() and stamp.read_text() == digest:
             return
-        for index in cache.glob("*.nbi"):
-            index.unlink(missing_ok=True)
+        for file in cache.glob("*.nb[ic]"):  # indices, and the code that they name
+            file.unlink(missing_ok=True)
         cache.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
     except OSError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from edge_tracker.errors import InputError
 from edge_tracker.tracking.arrays import Floats, Ints
 from edge_tracker.tracking.detections import BAD_FEATURE, DETECTION, Given, Scene, complain, measure, prepare, suppress
+from edge_tracker.tracking.parameters import Common, check
 from edge_tracker.tracking.tables import TrackTable
 
 
@@ -24,21 +25,6 @@ class Embeds(Protocol):
 
     def __call__(self, places: Ints) -> Floats:
         """Features (K, D) float32 of the detections at these places (K,) in the caller's order."""
-
-
-class Common(NamedTuple):
-    """The parameters that all methods have.
-
-    Attributes:
-        nms_max_overlap: a detection is dropped when more than this share of its area is covered by one of higher
-            confidence; 1 for no suppression.
-        class_aware: match a track only to detections of its own class.
-        drop_invalid: leave out detections with NaN or infinite values instead of refusing the frame.
-    """
-
-    nms_max_overlap: float = 1.0
-    class_aware: bool = False
-    drop_invalid: bool = False
 
 
 class Method(ABC):
@@ -183,15 +169,3 @@ def features_at(places: Ints, m: int, embeds: Embeds) -> Floats:
     if len(places):
         features[places] = embeds(places)
     return features
-
-
-def check(name: str, value: Any, least: float, most: float = np.inf, *, whole: bool = False) -> None:
-    """Refuse an argument that is not a finite number from `least` to `most`, or not a whole one.
-
-    Raises:
-        InputError: with its name and value.
-    """
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not np.isfinite(value) or not least <= value <= most or (whole and int(value) != value):
-        limit = "" if most == np.inf else f" and at most {most:g}"
-        raise InputError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number of at least {least}{limit}")

@@ -9,12 +9,14 @@ import numpy as np
 
 from edge_tracker.tracking.deepsort import phases as deepsort_phases
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter
-from edge_tracker.tracking.deepsort.tracker import DeepSortParameters, DeepSortTracker
+from edge_tracker.tracking.deepsort.settings import DeepSortParameters
+from edge_tracker.tracking.deepsort.tracker import DeepSortTracker
 from edge_tracker.tracking.detections import Given
 from edge_tracker.tracking.edge import phases as edge_phases
 from edge_tracker.tracking.edge.tracker import EdgeTracker
 from edge_tracker.tracking.jit import is_cached
-from edge_tracker.tracking.method import Common, Method
+from edge_tracker.tracking.method import Method
+from edge_tracker.tracking.parameters import Common
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.build import served_models, wanted_models
 from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.config.named_models import served_models, wanted_models
 from edge_tracker.app.config.reference import reference
-from edge_tracker.app.config.schema import Config, EdgeConfig, TrackerConfig, cameras_of, tracker_arguments
+from edge_tracker.app.config.schema import Config, EdgeConfig, TrackerConfig, cameras_of, keys_of, tracker_arguments
 from edge_tracker.errors import ConfigError
-from edge_tracker.tracking.edge.settings import EdgeSettings
+from edge_tracker.tracking.deepsort.settings import DeepSortParameters
+from edge_tracker.tracking.edge.settings import EdgeParameters, EdgeSettings
+from edge_tracker.tracking.parameters import Common
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = "source:\n  uri: video.avi\n"
@@ -158,6 +160,21 @@ def test_the_tracker_gets_only_what_its_method_knows(method):
     arguments, idle = tracker_arguments(section)
     assert idle == (["max_age"] if method == "edge" else ["max_embeddings"])
     assert EdgeDeepSort(embedder=None, **arguments).method == method
+
+
+def test_each_key_of_the_tracker_is_a_parameter_with_the_trackers_own_default():
+    parameters = {**Common()._asdict(), **DeepSortParameters()._asdict(), **EdgeParameters()._asdict()}
+    parameters["edge"] = parameters.pop("edge_settings")
+    keys = TrackerConfig().model_dump(exclude={"method"})
+    assert keys == {key: parameters[key] for key in keys}
+    assert parameters.keys() - keys.keys() == {"drop_invalid", "frame_rate"}
+
+
+def test_each_method_has_keys_of_its_own():
+    assert keys_of("edge") == ["max_embeddings", "selective", "edge"]
+    assert keys_of("deepsort") == list(DeepSortParameters._fields)
+    shared = TrackerConfig.model_fields.keys() - {*keys_of("edge"), *keys_of("deepsort")}
+    assert shared == {"method", "nms_max_overlap", "class_aware"}
 
 
 def test_a_later_override_wins_and_source_over_set(write, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_tracker.app.sources import live
-from edge_tracker.app.sources.live import Backoff, LiveSource, StreamClock
+from edge_tracker.app.sources.live import LiveSource, StreamClock
 from edge_tracker.errors import SourceError
 from tests.waiting import wait_for
 
@@ -281,9 +281,9 @@ def test_the_frame_rate_is_measured_where_none_is_declared():
 
 def test_delays_double_up_to_a_minute_and_scatter(monkeypatch):
     monkeypatch.setattr(live, "FIRST_DELAY_S", 1.0)
-    steady = Backoff(lambda: 0.5)
+    steady = live.delays(lambda: 0.5)
     assert [steady.next() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    longest, shortest = Backoff(lambda: 1.0), Backoff(lambda: 0.0)
+    longest, shortest = live.delays(lambda: 1.0), live.delays(lambda: 0.0)
     assert longest.next() == pytest.approx(1.2 * live.FIRST_DELAY_S)
     assert shortest.next() == pytest.approx(0.8 * live.FIRST_DELAY_S)
     longest.reset()

@@ -313,9 +313,14 @@ def test_a_broker_that_hangs_is_given_up_and_taken_up_again(broker: Broker, clos
 
 def test_waits_grow_to_a_limit_and_differ(monkeypatch):
     monkeypatch.undo()
-    for failures, longest in [(0, 1), (1, 2), (5, 32), (6, 60), (7, 60), (100_000, 60)]:
-        waits = [mqtt._wait_after(failures) for _ in range(200)]
+    backoffs = [mqtt.waits() for _ in range(200)]
+    for longest in (1, 2, 4, 8, 16, 32, 60, 60):
+        waits = [backoff.next() for backoff in backoffs]
         assert longest / 2 <= min(waits) < max(waits) <= longest
+    for _ in range(100_000):
+        backoffs[0].next()
+    waits = [backoffs[0].next() for _ in range(200)]
+    assert 30 <= min(waits) < max(waits) <= 60
 
 
 def test_a_broker_that_forgot_everything_is_told_again(tmp_path: Path, closing):

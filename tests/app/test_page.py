@@ -17,7 +17,7 @@ pytest.importorskip("starlette", reason="needs the extra 'server'")
 from edge_tracker.app.config.schema import ServerConfig, ZoneConfig
 from edge_tracker.app.counting.zones import ZoneMonitor
 from edge_tracker.app.frame_results import FrameTracks
-from edge_tracker.app.outputs.live import server as module
+from edge_tracker.app.outputs.live import mjpeg
 from edge_tracker.app.outputs.live.server import LiveServer
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
@@ -103,12 +103,12 @@ def feeding(server, camera: str, video, data):
 
 
 @pytest.mark.slow
-def test_figures_and_picture_move(page, demo_video, shared_data):
+def test_figures_and_image_move(page, demo_video, shared_data):
     stats = Stats({"yard": CameraStats("yard")}, ready=True)
     figure = f"+{CARD.format(0)}.querySelector('[data-is={{}}]').textContent"
     with serving(stats, leaving=page) as server:
         page.open(url(server))
-        assert page.until("document.querySelector('.away')?.textContent") == "No picture: waiting for the first frame"
+        assert page.until("document.querySelector('.away')?.textContent") == "No image: waiting for the first frame"
         with feeding(server, "yard", demo_video, shared_data):
             page.until("document.querySelector('.state').textContent === 'live'")
             page.until("document.querySelector('img').naturalWidth === 768")
@@ -119,7 +119,7 @@ def test_figures_and_picture_move(page, demo_video, shared_data):
             page.until(f"2 < {figure.format('fps')} && {figure.format('fps')} <= 20")
             page.until("document.querySelector('[data-is=latency]').textContent === '50 ms'")
             page.until(
-                "document.querySelector('.limit').textContent === 'Limited by detection: 30 ms of 41 ms a frame'"
+                "document.querySelector('.limit').textContent === 'Limited by detection: 30 ms of 41 ms per frame'"
             )
             page.until("/^inside [1-9]/.test(document.querySelector('.counts dd').textContent)")
             assert page.value("document.querySelector('.counts dt').textContent") == "path"
@@ -130,7 +130,7 @@ def test_figures_and_picture_move(page, demo_video, shared_data):
                 for shot in (first, page.screenshot())
             )
             assert np.mean(cv2.absdiff(one, other)) > 0.1, "the stream moves"
-            assert one.std() > 20, "there is a picture"
+            assert one.std() > 20, "there is an image"
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844), (844, 390)])
@@ -170,19 +170,21 @@ def test_trouble_is_told_and_nothing_in_it_is_taken_for_html(page):
         page.until("document.querySelectorAll('.camera').length === 2")
         assert page.value(f"{card}.querySelector('h2').textContent") == name
         assert page.value(f"{card}.querySelector('.state').textContent") == "away"
-        assert page.value(f"{card}.querySelector('.away').textContent") == f"No picture: {away.problem}"
+        assert page.value(f"{card}.querySelector('.away').textContent") == f"No image: {away.problem}"
         trouble = page.value(f"[...{card}.querySelectorAll('.trouble li')].map(e => e.textContent)")
         assert trouble == ["<i>jsonl: disk <u>full</u>", "jsonl: 1,234 lost"]
         assert page.value(f"{card}.querySelector('.counts dt').textContent") == "<s>zone"
         assert page.value("document.querySelectorAll('b, i, u, s, q').length") == 0
-        assert page.value("document.querySelector('#run').textContent") == "2 cameras, 1 away, models are loading"
-        assert page.value("document.querySelector('#broker').textContent") == "broker away: 7 messages wait"
+        assert page.value("document.querySelector('#run').textContent") == "2 cameras, 1 away, loading models"
+        assert page.value("document.querySelector('#broker').textContent") == "broker away: 7 messages waiting"
         servers = page.value("document.querySelector('#servers').textContent")
-        assert servers == "embedder's server away: <q>refused</q>, 1,200 lost, 3 by the fallback · detector's server up"
+        embedder, detector = servers.split(" · ")
+        assert embedder == "embedder server away: <q>refused</q>, 1,200 lost, 3 processed by the fallback"
+        assert detector == "detector server up"
         away.problem, away.ended = None, True
         page.until(f"{card}.querySelector('.state').textContent === 'ended'")
-        assert page.value(f"{card}.querySelector('.away').textContent") == "No picture: the file has ended"
-        page.until("document.querySelector('#run').textContent === '2 cameras, models are loading'")
+        assert page.value(f"{card}.querySelector('.away').textContent") == "No image: the file has ended"
+        page.until("document.querySelector('#run').textContent === '2 cameras, loading models'")
         # What is wrong goes when it is right again.
         away.ended, away.connected, away.failing, away.lost = False, True, {}, {}
         stats.ready, stats.mqtt_connected, stats.servers = True, True, {}
@@ -192,9 +194,9 @@ def test_trouble_is_told_and_nothing_in_it_is_taken_for_html(page):
         assert page.value(f"{card}.querySelectorAll('.trouble li').length") == 0
 
 
-def test_a_single_picture_is_shown_at_once(page, monkeypatch):
-    """Chromium shows a picture of a stream only once the next has begun; here none comes."""
-    monkeypatch.setattr(module, "REPEAT_S", 1e9)
+def test_a_single_image_is_shown_at_once(page, monkeypatch):
+    """Chromium shows an image of a stream only once the next has begun; here none comes."""
+    monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     stats = Stats({"yard": CameraStats("yard", connected=True)}, ready=True)
     with serving(stats, leaving=page) as server:
         server.show("yard", Frame(1, 0.0, np.full((90, 160, 3), 90, np.uint8)), _none())
@@ -216,24 +218,24 @@ def test_each_element_that_tells_something_has_a_name(page):
         named = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
         assert ("article", "gate") in named
         assert ("heading", "yard") in named
-        assert {"img", "image"} & {role for role, name in named if name.startswith("Live picture of yard")}
+        assert {"img", "image"} & {role for role, name in named if name.startswith("Live image of yard")}
         assert page.value("document.documentElement.lang") == "en"
 
 
 @pytest.mark.slow
 def test_the_page_comes_back_with_the_server(page):
     stats = Stats({"yard": CameraStats("yard", connected=True)}, ready=True)
-    picture = Frame(1, 0.0, np.full((576, 768, 3), 90, np.uint8))
+    frame = Frame(1, 0.0, np.full((576, 768, 3), 90, np.uint8))
     port = free_port()  # which no connection takes while the server is away
     with serving(stats, port) as server:
-        server.show("yard", picture, _none())
+        server.show("yard", frame, _none())
         page.open(url(server))
         page.until("document.querySelector('img')?.naturalWidth === 768")
         before = page.value("document.querySelector('img').src")
-    page.until("document.querySelector('#run').textContent === 'edge-tracker does not answer; trying again'")
+    page.until("document.querySelector('#run').textContent === 'edge-tracker is not responding; retrying'")
     assert page.problems, "the browser tells that it was refused"
     with serving(stats, port, leaving=page) as server:
-        server.show("yard", picture, _none())
+        server.show("yard", frame, _none())
         page.until("document.querySelector('#run').textContent === '1 camera'")
         page.until(f"document.querySelector('img').src !== {before!r} && document.querySelector('img').naturalWidth")
         page.problems.clear()
@@ -249,7 +251,7 @@ def test_many_cameras_leave_connections_for_the_figures(page):
         page.until("[...document.querySelectorAll('img')].filter(i => i.naturalWidth === 160).length === 8")
         stats.cameras["cam7"].active = 5
         page.until(f"{CARD.format(7)}.querySelector('[data-is=active]').textContent === '5'")
-        assert server._viewers == 0
+        assert server._viewers.count == 0
 
 
 def test_the_token_is_asked_for_and_then_gone_from_the_address(page, tmp_path):

@@ -24,7 +24,7 @@ from edge_tracker.app.config.schema import DetectorConfig
 from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.outputs.sinks import JsonlSink
 from edge_tracker.app.outputs.writer import Writer, openers_of
-from edge_tracker.app.run.camera_run import Cadence
+from edge_tracker.app.run.cadence import Cadence
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.run.supervision import needs_restart
 from edge_tracker.app.sources.frames import Frame
@@ -400,7 +400,7 @@ def test_a_changed_configuration_is_taken_up_if_it_is_valid(tmp_path):
     finally:
         process.kill()
     told = [json.loads(line)["message"] for line in log.read_text().splitlines()]
-    assert "the configuration was taken up anew" in told
+    assert "the configuration was reloaded" in told
     assert "threads: the change needs a restart" in told
     before, after = records(first), records(second)
     assert [r["frame"] for r in [*before, *after]] == list(range(1, len(before) + len(after) + 1))

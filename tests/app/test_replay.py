@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_tracker.app.commands.exit_codes import BAD_INPUT, NOT_THERE, OK
 from edge_tracker.app.frame_results import FrameTracks
 from edge_tracker.app.open_tracker import open_tracker
 from edge_tracker.app.outputs.sinks import JsonlSink, MotSink
@@ -19,7 +20,7 @@ from edge_tracker.app.replay.recordfile import FIRST_LINE, packed, read_records
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.replay.replaying import Recording, Replay
 from edge_tracker.app.sources.frames import Frame
-from edge_tracker.cli import BAD_INPUT, NOT_THERE, OK, main
+from edge_tracker.cli import main
 from tests.app.recorded import FPS, configuration, frames_of, record, track
 from tests.conftest import ROOT
 

@@ -13,8 +13,9 @@ import pytest
 
 import export.__main__ as export
 from edge_tracker import EdgeDeepSort
-from edge_tracker.app.commands.doctor import examine, is_ok, to_text
 from edge_tracker.app.config.loading import load_config
+from edge_tracker.app.doctor.examination import examine
+from edge_tracker.app.doctor.finding import is_ok, to_text
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.app.stats import BUCKETS
 from edge_tracker.cli import main
@@ -153,7 +154,7 @@ def test_a_server_killed_and_started_again_in_mid_run(server, configuration, cap
     assert servers["embedder"].outages <= 1, "it is asked only of what was detected"
     assert camera.embedded > 0
     summary = str(pipeline.summary)
-    assert f"detector    server outages: 1, {len(finder.lost)} frames not looked at" in summary
+    assert f"detector    server outages: 1, {len(finder.lost)} frames without detection" in summary
     away = [record.getMessage() for record in caplog.records if "away (" in record.getMessage()]
     assert len(away) == sum(server.outages for server in servers.values()), "once for each outage, not for each frame"
 
@@ -265,7 +266,7 @@ def test_a_server_that_is_away_at_the_start(configuration, engines, tmp_path, ca
     assert is_ok(examine(load_config(helped)))
     capsys.readouterr()
     assert main(["run", "--config", write(tmp_path, helped), "--max-frames", "10"]) == 0
-    assert " by the fallback, away still: " in capsys.readouterr().out
+    assert " by the fallback, still unavailable: " in capsys.readouterr().out
     assert main(["run", "--config", write(tmp_path, configuration(
         embedder={"model": uri, "fallback": "nobody"}))]) == 2  # fmt: skip
     assert "error: embedder.fallback: no model named 'nobody'" in capsys.readouterr().err

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
@@ -21,7 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_tracker.app.config.schema import ServerConfig
 from edge_tracker.app.frame_results import FrameTracks
-from edge_tracker.app.outputs.live import server as module
+from edge_tracker.app.outputs.annotate import Annotator
+from edge_tracker.app.outputs.live import camera_image, connections, health, mjpeg
 from edge_tracker.app.outputs.live.server import LiveServer
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import CameraStats, Stats
@@ -39,7 +42,7 @@ def tracks_of(count: int) -> FrameTracks:
     )
 
 
-def picture_of(value: int) -> np.ndarray:
+def image_of(value: int) -> np.ndarray:
     return np.full((120, 160, 3), value, np.uint8)
 
 
@@ -83,7 +86,7 @@ class Viewer:
             headers[key.lower()] = text
         return status, headers
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         head = b"--edge-tracker-picture\r\nContent-Type: image/jpeg\r\n\r\n"
         if not self._begun:
             assert self.file.read(len(head)) == head
@@ -110,8 +113,8 @@ def encoded(monkeypatch):
         numbers.append(frame.index)
         return real(frame, tracks, annotator)
 
-    real = module.encode
-    monkeypatch.setattr(module, "encode", encode)
+    real = camera_image.encode_jpeg
+    monkeypatch.setattr(camera_image, "encode_jpeg", encode)
     return numbers
 
 
@@ -150,7 +153,7 @@ def test_status_and_tracks():
             ("person",),
             zones=(("door",), ()),
         )
-        server.show("yard", Frame(3, 0.2, picture_of(9), 1000.5), tracks)
+        server.show("yard", Frame(3, 0.2, image_of(9), 1000.5), tracks)
         found = json.loads(ask(server, "/api/tracks")[2])["yard"]
         assert (found["frame"], found["time"], found["wall"]) == (3, 0.2, 1000.5)
         assert found["tracks"] == [
@@ -210,7 +213,7 @@ def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
             time.sleep(0.3)
             return ask(server, "/healthz")[0]
 
-        monkeypatch.setattr(module, "STUCK_S", 0.2)
+        monkeypatch.setattr(health, "STUCK_S", 0.2)
         for _ in range(2):
             yard.frames += 1
             server._stats.cameras["gate"].frames += 1
@@ -225,20 +228,20 @@ def test_not_healthy_when_frames_come_and_none_is_tracked(monkeypatch):
         server._stats.ready, yard.connected = True, False
         assert status_later() == 200
         yard.connected, yard.last_frame = True, time.monotonic() - 3600  # it has just come back
-        monkeypatch.setattr(module, "STUCK_S", 60.0)
+        monkeypatch.setattr(health, "STUCK_S", 60.0)
         assert ask(server, "/healthz")[0] == 200
-        monkeypatch.setattr(module, "STUCK_S", 0.2)
+        monkeypatch.setattr(health, "STUCK_S", 0.2)
         assert status_later() == 503
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
 def test_snapshot_shows_the_newest_frame_with_its_tracks():
     with serving() as server:
         assert ask(server, "/snapshot/yard.jpg")[0] == 503
         for value in (10, 200):
-            server.show("yard", Frame(value, 0.0, picture_of(value)), tracks_of(2))
+            server.show("yard", Frame(value, 0.0, image_of(value)), tracks_of(2))
         status, headers, data = ask(server, "/snapshot/yard.jpg")
         assert (status, headers["content-type"]) == (200, "image/jpeg")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -247,10 +250,10 @@ def test_snapshot_shows_the_newest_frame_with_its_tracks():
         assert np.abs(image[20:60, 10:60].astype(int) - 200).max() > 50, "boxes are drawn"
 
 
-def test_large_pictures_are_made_smaller_with_their_boxes():
+def test_large_images_are_scaled_down_with_their_boxes():
     large = np.zeros((1000, 2560, 3), np.uint8)
     tracks = FrameTracks(np.array([1]), np.array([[2000.0, 400, 2400, 800]]), np.array([-1]), np.array([1.0]))
-    data = module.encode(Frame(1, 0.0, large), tracks, module.Annotator())
+    data = camera_image.encode_jpeg(Frame(1, 0.0, large), tracks, Annotator())
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (500, 1280, 3)
     rows, columns = np.nonzero(image.max(axis=2) > 100)
@@ -259,10 +262,10 @@ def test_large_pictures_are_made_smaller_with_their_boxes():
 
 
 def test_nothing_is_encoded_while_nobody_watches(encoded, monkeypatch):
-    monkeypatch.setattr(module, "REPEAT_S", 1e9)
+    monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     with serving() as server:
         for index in range(1, 51):
-            server.show("yard", Frame(index, 0.0, picture_of(index)), tracks_of(1))
+            server.show("yard", Frame(index, 0.0, image_of(index)), tracks_of(1))
         ask(server, "/api/status")
         ask(server, "/api/tracks")
         ask(server, "/metrics")
@@ -271,35 +274,35 @@ def test_nothing_is_encoded_while_nobody_watches(encoded, monkeypatch):
         assert encoded == [50]
         with closing(Viewer(server)) as viewer:
             viewer.head()
-            viewer.picture()
-        wait_for(lambda: server._viewers == 0)
-        server.show("yard", Frame(51, 0.0, picture_of(51)), tracks_of(1))
+            viewer.image()
+        wait_for(lambda: server._viewers.count == 0)
+        server.show("yard", Frame(51, 0.0, image_of(51)), tracks_of(1))
         ask(server, "/api/status")
         assert encoded == [50], "the same frame is not encoded twice, and none after the viewer has gone"
 
 
-def test_two_viewers_share_pictures_and_each_frame_is_encoded_once(encoded, monkeypatch):
-    monkeypatch.setattr(module, "REPEAT_S", 1e9)
+def test_two_viewers_share_images_and_each_frame_is_encoded_once(encoded, monkeypatch):
+    monkeypatch.setattr(mjpeg, "REPEAT_S", 1e9)
     with serving() as server, closing(Viewer(server)) as one, closing(Viewer(server)) as other:
         for viewer in (one, other):
             status, headers = viewer.head()
             assert status == 200
             assert headers["content-type"] == "multipart/x-mixed-replace; boundary=edge-tracker-picture"
         for index, value in enumerate((30, 120, 210), 1):
-            server.show("yard", Frame(index, 0.0, picture_of(value)), tracks_of(0))
+            server.show("yard", Frame(index, 0.0, image_of(value)), tracks_of(0))
             for viewer in (one, other):
-                assert abs(int(viewer.picture()[60, 80, 0]) - value) < 5
+                assert abs(int(viewer.image()[60, 80, 0]) - value) < 5
         assert encoded == [1, 2, 3]
 
 
-def feeding(server, picture):
-    """A camera that shows `picture(index)` fifty times a second."""
+def feeding(server, image):
+    """A camera that shows `image(index)` fifty times a second."""
 
     def feed(stop: threading.Event) -> None:
         index = 0
         while not stop.wait(0.02):
             index += 1
-            server.show("yard", Frame(index, 0.0, picture(index)), tracks_of(1))
+            server.show("yard", Frame(index, 0.0, image(index)), tracks_of(1))
 
     return meanwhile(feed)
 
@@ -308,7 +311,7 @@ def test_opencv_reads_the_stream():
     """As other programs would, by FFmpeg."""
     if not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG):
         pytest.skip("this OpenCV has no FFmpeg")
-    with serving() as server, feeding(server, lambda index: picture_of(index % 250)):
+    with serving() as server, feeding(server, lambda index: image_of(index % 250)):
         capture = cv2.VideoCapture(f"http://127.0.0.1:{server.address[1]}/stream/yard", cv2.CAP_FFMPEG)
         try:
             shades = [int(capture.read()[1][60, 80, 0]) for _ in range(4)]
@@ -319,7 +322,7 @@ def test_opencv_reads_the_stream():
 
 @pytest.mark.slow
 def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 5.0)
+    monkeypatch.setattr(connections, "TIMEOUT_S", 5.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)  # 1 MB as JPEG
     with (
         serving() as server,
@@ -329,20 +332,20 @@ def test_a_stalled_viewer_holds_up_no_other_and_is_dropped(monkeypatch):
     ):
         for viewer in (stalled, good):
             assert viewer.head()[0] == 200
-        wait_for(lambda: good.picture() is not None and server._viewers == 1)
-        assert good.picture().shape == (720, 1280, 3), "the other goes on"
+        wait_for(lambda: good.image() is not None and server._viewers.count == 1)
+        assert good.image().shape == (720, 1280, 3), "the other goes on"
 
 
 @pytest.mark.slow
 def test_closing_does_not_wait_for_a_stalled_viewer(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 1000.0)
+    monkeypatch.setattr(connections, "TIMEOUT_S", 1000.0)
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), np.uint8)
     with serving() as server, closing(Viewer(server, buffer=4096)):
         thread = server._thread
         for index in range(20):
             server.show("yard", Frame(index, 0.0, noise), tracks_of(1))
             time.sleep(0.1)
-        wait_for(lambda: any(connection.stalls for connection in server._server.server_state.connections))
+        wait_for(lambda: any(connection.stalled for connection in server._server.server_state.connections))
         server.close()
         thread.join(WAIT_S)
         assert not thread.is_alive()
@@ -350,21 +353,21 @@ def test_closing_does_not_wait_for_a_stalled_viewer(monkeypatch):
 
 
 def test_viewers_are_bounded(monkeypatch):
-    monkeypatch.setattr(module, "MOST_VIEWERS", 2)
+    monkeypatch.setattr(mjpeg, "MAX_VIEWERS", 2)
     with serving() as server, closing(Viewer(server)) as one, closing(Viewer(server, "gate")) as other:
         for viewer in (one, other):
             assert viewer.head()[0] == 200
         status, headers, body = ask(server, "/stream/yard")
         assert (status, headers["retry-after"]) == (503, "2")
-        assert body == b"2 streams are being watched, which is the most; try again later\n"
+        assert body == b"all 2 streams are in use; try again later\n"
         one.close()
-        wait_for(lambda: server._viewers == 1)
+        wait_for(lambda: server._viewers.count == 1)
         with closing(Viewer(server)) as third:
             assert third.head()[0] == 200
 
 
 def test_a_connection_that_asks_nothing_is_closed(monkeypatch):
-    monkeypatch.setattr(module, "STALLED_S", 0.5)
+    monkeypatch.setattr(connections, "TIMEOUT_S", 0.5)
     with serving() as server:
         for sent in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
             with socket.create_connection(("127.0.0.1", server.address[1]), timeout=WAIT_S) as idle:
@@ -418,7 +421,7 @@ def test_head():
         for path in ("/", "/metrics", "/healthz", "/api/status", "/stream/yard"):
             status, _, body = ask(server, path, "HEAD")
             assert (status, body) == (200, b""), path
-        assert server._viewers == 0
+        assert server._viewers.count == 0
 
 
 def test_large_requests_are_refused():
@@ -523,7 +526,7 @@ def test_a_token_guards_loopback_too(monkeypatch):
         ({"token_env": "NO_SUCH"}, None, r"server\.token_env: the environment variable NO_SUCH is not set, or empty"),
         ({"token_file": "F"}, None, r"server\.token_file: .*F: cannot be read: No such file"),
         ({"token_file": "F"}, b" \n", r"server\.token_file: .*F: is empty"),
-        ({"token_file": "F"}, b"fifteen letters", r"server\.token_file: the token has characters that are not plain"),
+        ({"token_file": "F"}, b"fifteen letters", r"server\.token_file: the token may contain only ASCII letters"),
         ({"token_file": "F"}, b"fifteen-letters", r"server\.token_file: the token has 15 characters; it needs"),
         ({"token_file": "F"}, b"\xff" * 20, r"server\.token_file: .*F: is not text"),
         ({"token_file": "F"}, b"x" * 5000, r"server\.token_file: .*F: is longer than 4096 bytes"),
@@ -547,7 +550,9 @@ def test_a_token_that_will_not_do(tmp_path, config, content, message):
 def test_a_port_that_is_taken():
     with serving() as server:
         port = server.address[1]
-        with pytest.raises(OutputError, match=rf"^server\.port: {port} on 127\.0\.0\.1 cannot be .* in use"):
+        with pytest.raises(
+            OutputError, match=rf"^server\.port: cannot listen on port {port} of 127\.0\.0\.1: .* in use"
+        ):
             LiveServer(ServerConfig(port=port), Stats(), []).start()
     again = LiveServer(ServerConfig(port=port), Stats(), [])
     again.start()  # at once after the other was closed
@@ -576,3 +581,11 @@ def test_ipv6_loopback():
 
 def test_close_without_start():
     LiveServer(ServerConfig(port=0), Stats(), ["yard"]).close()
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("edge_tracker.app.outputs.live")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn.protocols.http.h11_impl", None)
+    with pytest.raises(ConfigError, match=r"^server: .* is missing .*pip install 'edge-tracker\[server\]'"):
+        importlib.import_module("edge_tracker.app.outputs.live.access")

@@ -9,8 +9,9 @@ import pytest
 
 from edge_tracker import EdgeDeepSort
 from edge_tracker.errors import InputError
+from edge_tracker.tracking.deepsort.settings import DeepSortParameters
 from edge_tracker.tracking.deepsort.tables import DeepSortTable
-from edge_tracker.tracking.deepsort.tracker import DeepSortParameters, DeepSortTracker
+from edge_tracker.tracking.deepsort.tracker import DeepSortTracker
 from edge_tracker.tracking.detections import Given
 from tests.tracking.scenes import crowd, raw
 from tests.tracking.states import assert_same_state

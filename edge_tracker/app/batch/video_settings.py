@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_tracker.app.batch.results import sha256_of
-from edge_tracker.app.build import served_models, wanted_models
+from edge_tracker.app.config.named_models import served_models, wanted_models
+from edge_tracker.app.config.naming import naming
 from edge_tracker.app.config.schema import Config, cameras_of
-from edge_tracker.app.run.check import naming
 from edge_tracker.errors import ConfigError, ModelError
 from edge_tracker.inference.locate import find_model
 from edge_tracker.version import __version__

@@ -1,4 +1,4 @@
-"""`edge-tracker replay`: results, a check, an explanation and a summary of a replay."""
+"""`edge-tracker replay`: track again through a recording, with results, a check, an explanation and a summary."""
 
 from __future__ import annotations
 
@@ -6,41 +6,82 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+from edge_tracker.app.commands import arguments
+from edge_tracker.app.commands.exit_codes import NOT_THERE, OK
+from edge_tracker.errors import ConfigError
 
-from edge_tracker.app.frame_results import reported
-from edge_tracker.app.open_tracker import compile_ahead
-from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, Sink, check_output
-from edge_tracker.app.replay.explain import Explainer
-from edge_tracker.app.replay.explanation import Explanation
-from edge_tracker.app.replay.replaying import Difference, NotRecorded, RecordedFrame, Recording, Replay
-from edge_tracker.app.sources.frames import Frame
-from edge_tracker.track_arrays import TrackArrays
+if TYPE_CHECKING:
+    from edge_tracker.app.replay.explanation import Explanation
+    from edge_tracker.app.replay.replaying import RecordedFrame, Replay
+    from edge_tracker.track_arrays import TrackArrays
+
+HELP = "track again through what a run recorded, and explain its tracks"
 
 log = logging.getLogger(__name__)
 
-Stepped = tuple[RecordedFrame, TrackArrays, Explanation | None]
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Add the options."""
+    parser.add_argument("recording", metavar="PATH", help="the folder that `run --record` wrote to, or a file of it")
+    parser.add_argument(
+        "--run", metavar="N", type=arguments.whole_number, help="which of the folder's runs; default: the last"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="tracker.KEY=VALUE",
+        action="append",
+        default=[],
+        help="set a key of tracker differently; may be given several times",
+    )
+    parser.add_argument("--mot", metavar="FILE", help="write MOTChallenge text")
+    parser.add_argument("--jsonl", metavar="FILE", help="write JSON lines")
+    parser.add_argument("--check", action="store_true", help="exit with 1 unless every track is as it was, bit for bit")
+    parser.add_argument(
+        "--explain", metavar="ID", type=arguments.whole_number, help="say why this track got its detections"
+    )
+    parser.add_argument("--frames", metavar="A:B", type=_frame_range, help="explain these frames only; A: and :B, too")
+    parser.add_argument("--json", action="store_true", help="explain in JSON lines, and print nothing else")
 
 
-def replay(options: argparse.Namespace) -> bool:
-    """Do what the command line asks.
+def _frame_range(text: str) -> tuple[int | None, int | None]:
+    first, colon, last = text.partition(":")
+    try:
+        ends = (int(first) if first else None, int(last if colon else first) if last or not colon else None)
+    except ValueError:
+        ends = (None, None)
+    if ends == (None, None) or (ends[0] is not None and ends[1] is not None and ends[0] > ends[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; expected frames such as 100:120, 100:, :120 or 100")
+    return ends
 
-    Returns:
-        False if a check was asked for and something differs.
+
+def run(options: argparse.Namespace) -> int:
+    """Replay the recording; NOT_THERE if a check was asked for and something differs.
 
     Raises:
         SourceError, ConfigError, OutputError, InputError: as for `Recording`, `Replay`, the sinks and `Explainer`.
     """
+    if options.check and options.set:
+        raise ConfigError("--check with --set: other settings give other tracks; leave one of the two out")
+    for name in ("json", "frames"):
+        if getattr(options, name) and options.explain is None:
+            raise ConfigError(f"--{name} needs --explain")
+    from edge_tracker.app.open_tracker import compile_ahead
+    from edge_tracker.app.outputs.sinks import JsonlSink, MotSink, Sink, check_output
+    from edge_tracker.app.replay.replaying import Difference, NotRecorded, Recording, Replay
+    from edge_tracker.app.replay.writing import write_tracks
+
+    arguments.say_more(options)
     for path in (options.mot, options.jsonl):
         if path is not None:
             check_output(Path(path))
     recording = Recording(options.recording, options.run)
-    run = Replay(recording, options.set)
-    compile_ahead(run.tracker.method)
+    replay = Replay(recording, options.set)
+    compile_ahead(replay.tracker.method)
     start = time.perf_counter()
     with ExitStack() as stack:
         sinks: list[Sink] = []
@@ -49,47 +90,44 @@ def replay(options: argparse.Namespace) -> bool:
                 sinks.append(make(Path(path)))
                 stack.callback(sinks[-1].close)
         try:
-            for frame, tracks, explanation in _stepped(run, options):
+            for frame, tracks, explanation in _stepped(replay, options):
                 write_tracks(sinks, frame, tracks)
                 if explanation is not None:
                     print(explanation.to_json() if options.json else explanation, flush=True)
         except NotRecorded as error:
             if not options.check:
                 raise
-            run.result.difference = Difference(error.frame, str(error).partition(": ")[2])
+            replay.result.difference = Difference(error.frame, str(error).partition(": ")[2])
     seconds = time.perf_counter() - start
     if not options.json:
-        print(_summary(run, seconds, [sink.path for sink in sinks], options.check))
-    if run.result.missing:
+        print(_summary(replay, seconds, [sink.path for sink in sinks], options.check))
+    if replay.result.missing:
         log.warning(
             "%d of %d features that these settings ask for were not recorded; those detections had no appearance",
-            run.result.missing, run.result.embedded,
+            replay.result.missing, replay.result.embedded,
         )  # fmt: skip
-    if options.check and options.json and run.result.difference is not None:
-        log.warning("%s", _judgement(run))
-    return not options.check or run.result.difference is None
+    if options.check and options.json and replay.result.difference is not None:
+        log.warning("%s", _judgement(replay))
+    return NOT_THERE if options.check and replay.result.difference is not None else OK
 
 
-def _stepped(run: Replay, options: argparse.Namespace) -> Iterator[Stepped]:
+def _stepped(
+    replay: Replay, options: argparse.Namespace
+) -> Iterator[tuple[RecordedFrame, TrackArrays, Explanation | None]]:
     if options.explain is not None:
-        yield from Explainer(run, options.explain, *(options.frames or (None, None)))
+        from edge_tracker.app.replay.explain import Explainer
+
+        yield from Explainer(replay, options.explain, *(options.frames or (None, None)))
         return
-    frames: Iterable[tuple[RecordedFrame, TrackArrays]] = run
+    from tqdm import tqdm
+
+    frames: Iterable[tuple[RecordedFrame, TrackArrays]] = replay
     for frame, tracks in tqdm(frames, unit=" frames", dynamic_ncols=True, disable=not sys.stderr.isatty()):
         yield frame, tracks, None
 
 
-def write_tracks(sinks: Sequence[Sink], frame: RecordedFrame, tracks: TrackArrays) -> None:
-    """Give a replayed frame's confirmed tracks with a detection to sinks."""
-    if not sinks:
-        return
-    found = reported(tracks, frame.names)
-    for sink in sinks:
-        sink.write(Frame(frame.index, frame.time, None), found)
-
-
-def _summary(run: Replay, seconds: float, outputs: list[Path], check: bool) -> str:
-    header, result = run.recording.header, run.result
+def _summary(replay: Replay, seconds: float, outputs: list[Path], check: bool) -> str:
+    header, result = replay.recording.header, replay.result
     camera = f", camera {header['camera']}" if header["camera"] else ""
     began = f"{header['began']}{camera}, edge-tracker {header['versions'].get('edge-tracker', 'of unknown version')}"
     lines = [
@@ -102,13 +140,13 @@ def _summary(run: Replay, seconds: float, outputs: list[Path], check: bool) -> s
         lines.append(f"embedded    {100 * result.embedded / result.detections:.1f} % of {result.detections} detections")
     lines += [f"{'results' if i == 0 else '':<12}{path}" for i, path in enumerate(outputs)]
     if check:
-        lines.append(f"check       {_judgement(run)}")
+        lines.append(f"check       {_judgement(replay)}")
     return "\n".join(lines)
 
 
-def _judgement(run: Replay) -> str:
-    difference = run.result.difference
+def _judgement(replay: Replay) -> str:
+    difference = replay.result.difference
     if difference is None:
-        return f"reproduced bit for bit: {run.result.frames} frames"
-    others = run.other_versions()
+        return f"reproduced bit for bit: {replay.result.frames} frames"
+    others = replay.other_versions()
     return f"first difference at {difference}" + (f" (here: {', '.join(others)})" if others else "")

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 from edge_tracker.inference.availability import DEADLINE_MS
-from edge_tracker.tracking.edge.settings import MOST, EdgeSettings
+from edge_tracker.tracking.deepsort.settings import DeepSortParameters
+from edge_tracker.tracking.edge.settings import MOST, EdgeParameters, EdgeSettings
+from edge_tracker.tracking.parameters import Common
 
 VIDEO_SUFFIXES = (".mp4", ".avi")
 DEFAULT_DETECTOR = "yolov3-tiny"
@@ -219,6 +221,9 @@ def _edge_section() -> type[_Section]:
 EdgeConfig = _edge_section()
 
 
+_COMMON, _DEEPSORT, _EDGE = Common(), DeepSortParameters(), EdgeParameters()
+
+
 class TrackerConfig(_Section):
     """How detections become tracks. The names are `EdgeDeepSort`'s own."""
 
@@ -228,50 +233,64 @@ class TrackerConfig(_Section):
         says="`edge` keeps identities better and embeds only where it matters; `deepsort` is DeepSORT, exactly.",
     )
     max_embeddings: int | None = _key(
-        None,
+        _EDGE.max_embeddings,
         "a whole number from 0 to 100000, or null for no limit",
         ge=0,
         le=100_000,
         says="`edge`: most crops to embed in a frame, the most valuable first. `null`: all that matter.",
     )
-    selective: bool = _key(True, "true or false", says="`edge`: false to embed every detection.")
+    selective: bool = _key(_EDGE.selective, "true or false", says="`edge`: false to embed every detection.")
     edge: EdgeConfig | None = _key(  # type: ignore[valid-type]
         None, "a section", says="`edge`: other parameters of the method than its own. Default: none."
     )
     max_iou_distance: float = _key(
-        0.7, "a number from 0 to 1", ge=0, le=1, says="Most 1 - IoU at which the IoU stage associates."
+        _DEEPSORT.max_iou_distance,
+        "a number from 0 to 1",
+        ge=0,
+        le=1,
+        says="Most 1 - IoU at which the IoU stage associates.",
     )
     max_age: int = _key(
-        30,
+        _DEEPSORT.max_age,
         "a whole number from 1 to 1000000",
         ge=1,
         le=1_000_000,
         says="Frames without a match after which a confirmed track ends.",
     )
     n_init: int = _key(
-        3, "a whole number from 1 to 10000", ge=1, le=10_000, says="Matches in a row that confirm a track."
+        _DEEPSORT.n_init,
+        "a whole number from 1 to 10000",
+        ge=1,
+        le=10_000,
+        says="Matches in a row that confirm a track.",
     )
     nms_max_overlap: float = _key(
-        1.0,
+        _COMMON.nms_max_overlap,
         "a number above 0 and at most 1",
         gt=0,
         le=1,
         says="Overlap above which the tracker itself drops a detection. 1: never (the detector has done it).",
     )
     max_cosine_distance: float = _key(
-        0.2, "a number from 0 to 2", ge=0, le=2, says="Most cosine distance at which looks are the same."
+        _DEEPSORT.max_cosine_distance,
+        "a number from 0 to 2",
+        ge=0,
+        le=2,
+        says="Most cosine distance at which looks are the same.",
     )
     nn_budget: int | None = _key(
-        100,
+        _DEEPSORT.nn_budget,
         "a whole number from 1 to 100000, or null for no limit",
         ge=1,
         le=100_000,
         says="Appearance features kept for each track. `null`: no limit, and memory that grows.",
     )
     gating_only_position: bool = _key(
-        False, "true or false", says="Gate on the position alone, not on the box's shape."
+        _DEEPSORT.gating_only_position, "true or false", says="Gate on the position alone, not on the box's shape."
     )
-    class_aware: bool = _key(False, "true or false", says="Associate a track only with detections of its own class.")
+    class_aware: bool = _key(
+        _COMMON.class_aware, "true or false", says="Associate a track only with detections of its own class."
+    )
 
 
 class OutputsConfig(_Section):
@@ -496,22 +515,30 @@ def _named(outputs: OutputsConfig, camera: str) -> OutputsConfig:
     return outputs.model_copy(update={key: str(path).replace(CAMERA, camera) for key, path in outputs.paths()})
 
 
-# The tracker's keys that one of its methods knows nothing of.
-FOREIGN_KEYS = {
-    "edge": ("max_iou_distance", "max_age", "n_init", "max_cosine_distance", "nn_budget", "gating_only_position"),
-    "deepsort": ("max_embeddings", "selective", "edge"),
+# The parameters that only one of the methods has, as its tracker declares them.
+PARAMETERS: Mapping[str, type[DeepSortParameters] | type[EdgeParameters]] = {
+    "edge": EdgeParameters,
+    "deepsort": DeepSortParameters,
 }
+SECTIONS = {"edge_settings": "edge"}  # the parameter that is a section, and its key
+
+
+def keys_of(method: str) -> list[str]:
+    """The keys of `tracker` that mean something to this method only."""
+    keys = [SECTIONS.get(name, name) for name in PARAMETERS[method]._fields]
+    return [key for key in keys if key in TrackerConfig.model_fields]  # the frame rate is the source's
 
 
 def tracker_arguments(config: TrackerConfig) -> tuple[dict[str, Any], list[str]]:
     """What `EdgeDeepSort` takes of the section, and the keys that were changed but mean nothing to its method."""
-    foreign = FOREIGN_KEYS[config.method]
+    foreign = [key for method in PARAMETERS if method != config.method for key in keys_of(method)]
     default = TrackerConfig()
-    idle = [name for name in foreign if getattr(config, name) != getattr(default, name)]
-    arguments = {name: value for name, value in config if name not in foreign}
-    if config.method == "edge":
-        edge = arguments.pop("edge")
-        arguments["edge_settings"] = None if edge is None else EdgeSettings(**dict(edge))
+    idle = [key for key in foreign if getattr(config, key) != getattr(default, key)]
+    arguments = {key: value for key, value in config if key not in foreign}
+    for name, key in SECTIONS.items():
+        if key in arguments:
+            section = arguments.pop(key)
+            arguments[name] = None if section is None else EdgeSettings(**dict(section))
     return arguments, idle
 
 

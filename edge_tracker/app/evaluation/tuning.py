@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import yaml
 from tqdm import tqdm
 
-from edge_tracker.app.commands.replay import write_tracks
 from edge_tracker.app.config.schema import Config, EdgeConfig, TrackerConfig
 from edge_tracker.app.evaluation.evaluation import (
     MotSequence,
@@ -37,6 +36,7 @@ from edge_tracker.app.evaluation.evaluation import (
 from edge_tracker.app.extras import extra
 from edge_tracker.app.outputs.sinks import MotSink
 from edge_tracker.app.replay.replaying import Recording, Replay
+from edge_tracker.app.replay.writing import write_tracks
 from edge_tracker.errors import ConfigError, OutputError
 from edge_tracker.files import atomic_path
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import selectors
 import socket
 import ssl
@@ -29,12 +28,14 @@ from edge_tracker.app.outputs.frigate import FrigateView
 from edge_tracker.app.outputs.payloads import event_payload, totals_payload, tracks_payload
 from edge_tracker.app.sources.frames import Frame
 from edge_tracker.app.stats import Stats
+from edge_tracker.backoff import Backoff
 from edge_tracker.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 30  # a broker that does not answer for this long counts as gone; the last will takes half as long again
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # between attempts to connect; each wait is up to twice the one before
+SCATTER = (0.5, 1.0)  # a wait is multiplied by a random number between these
 STEADY_S = 10.0  # after a connection of this length the waits start at the shortest again
 UNDER_WAY = 20  # messages sent and not yet acknowledged, in addition to those that wait
 TICK_S = 1.0  # for the keepalive
@@ -202,7 +203,7 @@ class MqttPublisher:
         return f"{self._config.host}:{self._config.port}"
 
     def _run(self) -> None:
-        failures = 0
+        pauses = waits()
         while True:
             last = self._closing.is_set()
             if last and (not self._stats.mqtt_queue or time.monotonic() >= self._deadline):
@@ -212,14 +213,13 @@ class MqttPublisher:
                 self._client.connect(self._config.host, self._config.port, KEEPALIVE_S)
                 # A connection that does not last, as with two clients of the same name, does not count.
                 if self._serve() and time.monotonic() - began >= STEADY_S:
-                    failures = 0
+                    pauses.reset()
             except Exception as error:  # no network, no such name, no MQTT: any of these may be temporary
                 self._say(getattr(error, "strerror", None) or str(error) or repr(error))
             self._stats.mqtt_connected = False
             if last:
                 return
-            self._closing.wait(_wait_after(failures))
-            failures += 1
+            self._closing.wait(pauses.next())
 
     def _serve(self) -> bool:
         """Talk to the broker until the connection ends. True if the broker accepted it."""
@@ -305,9 +305,10 @@ class MqttPublisher:
         self._problem = problem
 
 
-def _wait_after(failures: int) -> float:
-    """Seconds until the next attempt. A part is random, so that many devices do not all come back at once."""
-    return min(FIRST_WAIT_S * 2.0 ** min(failures, 60), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+def waits() -> Backoff:
+    """Seconds until each further attempt to connect. A part is random, so that many devices do not all come back at
+    once."""
+    return Backoff(FIRST_WAIT_S, LONGEST_WAIT_S, SCATTER)
 
 
 def _message(topic: str, payload: Any, qos: int, *, retain: bool = False, newest: bool = False) -> _Message:

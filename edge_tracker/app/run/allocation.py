@@ -1,4 +1,4 @@
-"""Memory that goes back to the system as soon as it is free."""
+"""Memory that returns to the system as soon as it is freed."""
 
 from __future__ import annotations
 

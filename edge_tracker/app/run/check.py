@@ -1,14 +1,17 @@
-"""Whether a configuration would run: what it names is there. Loads no model, opens no camera, asks no server,
-writes nothing."""
+"""Check that everything a configuration names exists, without running it.
+
+Loads no model, opens no camera, calls no server, writes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-from edge_tracker.app.build import served_models, wanted_models
 from edge_tracker.app.config.loading import dotted
+from edge_tracker.app.config.named_models import served_models, wanted_models
+from edge_tracker.app.config.naming import naming
 from edge_tracker.app.config.schema import Config, cameras_of
 from edge_tracker.app.config.uri import is_path, scheme_of
 from edge_tracker.app.outputs.sinks import check_output
@@ -21,23 +24,11 @@ from edge_tracker.inference.triton.client import import_client
 PIPELINES = {"csi": csi_pipeline, "gst": own_pipeline}
 
 
-@contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Put the key of the configuration before an error about what it names."""
-    try:
-        yield
-    except EdgeTrackerError as error:
-        # A ConfigError is about the section as a whole, such as classes that the model does not have.
-        name = key.partition(".")[0] if isinstance(error, ConfigError) else key
-        lines = (f"{name}: {line}" for line in str(error).split("\n"))
-        raise type(error)("\n".join(lines)) from error
-
-
 def check(config: Config) -> None:
-    """Look for all that `config` names.
+    """Check that everything `config` names exists.
 
     Raises:
-        ConfigError: something is missing; a line for each.
+        ConfigError: something is missing; one line for each problem.
     """
     problems: list[str] = []
 
@@ -66,9 +57,9 @@ def check(config: Config) -> None:
         for name, path in camera.outputs.paths():
             attempt(f"outputs.{name}", check_output, path)
     if config.server is not None:
-        from edge_tracker.app.outputs.live.server import check_server
+        from edge_tracker.app.outputs.live.access import access_of
 
-        attempt(None, check_server, config.server)
+        attempt(None, access_of, config.server)
     if config.mqtt is not None:
         from edge_tracker.app.outputs.mqtt import check_mqtt
 

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from edge_tracker.app.config.loading import needs_frames
+from edge_tracker.app.config.naming import naming
 from edge_tracker.app.config.schema import Camera, Config, cameras_of
 from edge_tracker.app.open_models import Models, open_models
 from edge_tracker.app.open_tracker import compile_ahead, open_tracker
@@ -19,9 +19,10 @@ from edge_tracker.app.outputs.sinks import check_output
 from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
-from edge_tracker.app.run.camera_run import Audience, CameraRun, FindsObjects
-from edge_tracker.app.run.check import naming
+from edge_tracker.app.run.cadence import Cadence
+from edge_tracker.app.run.camera_run import CameraParts, CameraRun, FindsObjects, Saving
 from edge_tracker.app.run.progress_bar import progress
+from edge_tracker.app.run.reporting import Audience, Reporter
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
@@ -37,7 +38,7 @@ from edge_tracker.inference import Model
 
 log = logging.getLogger(__name__)
 
-DRAIN_S = 10.0  # that a run has to finish what it holds, once it is to end
+DRAIN_S = 10.0  # for a run that is to end to finish the frames it holds
 LOOK_S = 0.1
 UPDATE_EVERY_S = 1.0  # between updates of an object, where no broker's section says
 
@@ -66,22 +67,22 @@ class _ByReplay:
 
 
 class Pipeline:
-    """All parts of a run, opened. Use as a context manager: leaving it closes the outputs, whatever happened.
+    """All parts of a run, opened. Use it as a context manager, which closes the outputs whatever happens.
 
     Args:
         config: a valid configuration.
         build: False to refuse, instead of building an engine that is missing or stale.
         record: a folder to record into, for `edge-tracker replay`.
         record_limit: MiB that the recording may take; None for no limit.
-        reload: reads the configuration anew, for SIGHUP; None where it cannot be.
-        watched: the configuration's file; when it changes it is read anew, too.
-        models: the configuration's, loaded already; they stay the caller's to close. None to load them.
-        files_only: the outputs' files are all that is wanted: no server, no broker.
+        reload: reads the configuration again, for SIGHUP; None where that is not possible.
+        watched: the configuration's file, which is also reloaded when it changes.
+        models: the configuration's models, loaded already, which stay the caller's to close; None to load them.
+        files_only: True to write the outputs' files only, without a server or a broker.
         skip: frames to leave out at the start of a video file.
 
     Raises:
         SourceError, ModelError, DeviceError, OutputError, ConfigError: a part cannot be opened. No earlier result has
-            been overwritten then.
+            been overwritten.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Pipeline:
                 with naming(f"outputs.{name}"):
                     check_output(path)
         with ExitStack() as stack:
-            # A server and a broker first: both may be refused, and both can say early that the run is coming up.
+            # Server and broker first: either may be refused, and both can report early that the run is starting.
             self._audience: list[Audience] = []
             names = [camera.name for camera in cameras]
             if config.server is not None and not files_only:
@@ -144,7 +145,7 @@ class Pipeline:
             for camera, source in zip(cameras, sources, strict=True):
                 self.cameras.append(self._open_camera(camera, source, stack))
             self.summary.outputs = [path for camera in self.cameras for path in camera.writer.paths]
-            # Here, not when it runs: what changes while the tracker is compiled is a change, too.
+            # Here, not in `run`, so that files that change while the tracker is compiled are noticed.
             self._supervisor = Supervisor(self)
             self._stack = stack.pop_all()
 
@@ -192,18 +193,12 @@ class Pipeline:
         state = load(path) if keeps else None
         writer = Writer(openers_of(camera.outputs, source.fps, source.live), source.live, stats)
         stack.callback(writer.abandon)
+        update_every = UPDATE_EVERY_S if config.mqtt is None else config.mqtt.update_every
         run = CameraRun(
-            camera,
-            source,
-            self._finder,
-            config.detector,
-            tracker,
-            writer,
-            stats,
-            UPDATE_EVERY_S if config.mqtt is None else config.mqtt.update_every,
-            self._audience,
-            save=partial(self._saver.put, path) if keeps else None,
-            save_every=config.state.every,
+            CameraParts(source, self._finder, tracker, writer),
+            Cadence(config.detector),
+            Reporter(camera, stats, self._audience, update_every),
+            Saving(partial(self._saver.put, path), config.state.every) if keeps else None,
         )
         if state is not None:
             run.resume(state, config.state.resume_within)
@@ -230,11 +225,11 @@ class Pipeline:
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self, max_frames: int | None = None, duration: float | None = None) -> None:
-        """Work until all sources end. SIGINT and SIGTERM end it after the frames at hand; a second one at once.
+        """Run until all sources end. SIGINT or SIGTERM ends the run after the frames at hand, a second one at once.
 
         Args:
-            max_frames: stop each camera after so many.
-            duration: stop after so many seconds.
+            max_frames: stop each camera after this many.
+            duration: stop after this many seconds.
 
         Raises:
             SourceError: a source cannot be read any more.
@@ -242,10 +237,10 @@ class Pipeline:
         """
         summary, cameras = self.summary, self.cameras
         if not summary.outputs and not self._audience:
-            log.warning("the configuration names no outputs; only the summary will show what was found")
-        looks = "no appearance" if self._embedder is None else _described(self._embedder.model)
+            log.warning("the configuration names no outputs; only the summary will show results")
+        appearance = "no appearance" if self._embedder is None else _described(self._embedder.model)
         for camera in cameras:
-            log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, looks)
+            log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, appearance)
             if camera.resumed:
                 log.info("%s: %s", camera.camera.name, camera.resumed)
         for method in {camera.camera.tracker.method for camera in cameras}:
@@ -278,7 +273,7 @@ class Pipeline:
             raise failed
 
     def _total(self, max_frames: int | None) -> int | None:
-        """Frames that the run will have; None if that cannot be known."""
+        """Frames that the run will process; None if that is not known."""
         totals = []
         for camera in self.cameras:
             count = camera.source.frame_count
@@ -288,17 +283,17 @@ class Pipeline:
         return sum(totals)
 
     def _standing(self, total: int | None) -> tuple[int, str, str]:
-        """How far the run is, as `progress` shows it."""
+        """The progress of the run, as the arguments of `Show`."""
         summary, of = self.summary, "" if total is None else f" of {total}"
         tracks = f"{summary.tracks} tracks"
         return summary.frames, tracks, f"frame {summary.frames}{of}, {summary.fps:.1f} per second, {tracks}"
 
     def _failed(self) -> bool:
-        """Whether there is nothing left to run for: the only camera has failed, or all have."""
+        """True if all cameras have failed."""
         return all(camera.error is not None for camera in self.cameras)
 
     def _finish(self) -> BaseException | None:
-        """End all cameras within the time there is; returns the first failure."""
+        """End all cameras within `DRAIN_S`; returns the first failure."""
         failure: BaseException | None = None
         for camera in self.cameras:
             camera.stop()
@@ -308,7 +303,7 @@ class Pipeline:
                 finished = camera.finish(max(0.5, deadline - time.monotonic()))
             except Exception as error:
                 failure, finished = failure or error, True
-            if finished and camera.save is not None:
-                camera.save(replace(camera.state(), clean=camera.error is None))
+            if finished:
+                camera.save(clean=camera.error is None)
         errors = (camera.error for camera in self.cameras if camera.error is not None)
         return next(errors, None) or failure

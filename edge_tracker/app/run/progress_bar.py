@@ -1,4 +1,4 @@
-"""How far something is, for who watches it: a bar on a terminal, a line of the log now and then elsewhere."""
+"""Progress: a bar on a terminal, elsewhere a line in the log now and then."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LOG_EVERY_S = 10.0
 
 class Show(Protocol):
     def __call__(self, done: float, beside: str, line: str) -> None:
-        """Show how much is done: with `beside` next to the bar, or with `line` in the log."""
+        """Show the amount that is done, with `beside` next to the bar, or with `line` in the log."""
 
 
 @contextmanager
 def progress(**bar: Any) -> Iterator[Show]:
-    """What shows it, until the block ends; `bar` is tqdm's arguments."""
+    """A function that shows progress until the block ends; `bar` holds tqdm's arguments."""
     if not sys.stderr.isatty():
         due = time.monotonic() + LOG_EVERY_S
 

@@ -1,4 +1,4 @@
-"""Signals that a run takes note of instead of dying of them."""
+"""Signals that a run handles instead of being killed by them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import FrameType
 
 
 class Signals:
-    """What came.
+    """The signals received so far.
 
     Attributes:
-        stop: SIGINT or SIGTERM, once one came.
+        stop: SIGINT or SIGTERM, once one was received.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Signals:
         self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def note(self, number: int) -> None:
-        """A signal came."""
+        """Note a signal that was received."""
         if number == signal.SIGHUP:
             self._hangup = True
         else:
@@ -32,19 +32,19 @@ class Signals:
         self._came.put(number)
 
     def wait(self, seconds: float) -> None:
-        """Wait so long, or until a signal comes."""
+        """Wait for this time, or until a signal is received."""
         with suppress(queue.Empty):
             self._came.get(timeout=seconds)
 
     def take_hangup(self) -> bool:
-        """Whether SIGHUP came since this was asked last."""
+        """True if SIGHUP was received since the last call."""
         hangup, self._hangup = self._hangup, False
         return hangup
 
 
 @contextmanager
 def signals() -> Iterator[Signals]:
-    """Note SIGINT, SIGTERM and SIGHUP; the second of the first two is deadly again."""
+    """Handle SIGINT, SIGTERM and SIGHUP; a second SIGINT or SIGTERM kills the process as usual."""
     came = Signals()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can have handlers
         yield came

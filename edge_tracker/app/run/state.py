@@ -1,4 +1,4 @@
-"""What outlives a crash or a reboot: a camera's tracks, numbering and counts, in a file that is always whole.
+"""A camera's state that outlives a crash or a reboot: tracks, numbering and counts, in a file that is always whole.
 
 The file is a NumPy archive: the tracker's arrays under `tracker.NAME`, and JSON text of the rest under `meta`.
 """
@@ -25,21 +25,21 @@ from edge_tracker.files import atomic_path
 log = logging.getLogger(__name__)
 
 VERSION = 1
-# What a damaged archive, or one of other content, makes NumPy and JSON raise.
+# Errors that NumPy and JSON raise for an archive that is damaged or holds something else.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class CameraState:
-    """One camera at one moment.
+    """The state of one camera at one moment.
 
     Attributes:
         tracker: `EdgeDeepSort.state_dict`.
         meta: frames, tracks (counts so far), next_id, reported (identities), names (of classes), zones and events (as
             they save themselves).
         age: seconds since it was saved; None if that cannot be known.
-        clean: whether the run ended in order, so that no identity was given since.
+        clean: True if the run ended in order, so that no identity was given since.
     """
 
     tracker: Mapping[str, np.ndarray]
@@ -49,7 +49,7 @@ class CameraState:
 
 
 class _Meta(Saved):
-    """`CameraState.meta` as saved, with what tells its age."""
+    """`CameraState.meta` as saved, with the times that tell its age."""
 
     version: Literal[1]
     saved: float
@@ -66,13 +66,13 @@ class _Meta(Saved):
 
 
 def state_path(folder: str | None, camera: str) -> Path:
-    """Where the state of a camera is kept."""
+    """The path of a camera's saved state."""
     place = Path(folder) if folder is not None else Path(platformdirs.user_state_dir("edge-tracker"))
     return place / f"{camera}.npz"
 
 
 def save(path: Path, state: CameraState) -> None:
-    """Write a state, so that after a power cut the file holds this one or the one before.
+    """Write a state. After a power cut the file holds this one or the one before.
 
     Raises:
         OSError: it cannot be written.
@@ -91,7 +91,7 @@ def save(path: Path, state: CameraState) -> None:
 
 
 def load(path: Path) -> CameraState | None:
-    """The state that was saved; None, with a line in the log, if there is none that can be read."""
+    """The saved state; None if there is none, or, with a warning, if it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
@@ -99,7 +99,7 @@ def load(path: Path) -> CameraState | None:
     except FileNotFoundError:
         return None
     except (*_UNREADABLE, OSError) as error:
-        log.warning("%s: no state that can be taken up (%s); identities begin anew", path, error)
+        log.warning("%s: the saved state cannot be read (%s); identities start from 1 again", path, error)
         return None
     known = parse_saved(_Meta, meta, f"tracks and counts of {path}")
     return None if known is None else CameraState(tracker, meta, _age(known), known.clean)
@@ -113,7 +113,7 @@ def _boot_id() -> str:
 
 
 def _age(meta: _Meta) -> float | None:
-    """Seconds since the state was saved: by the clock that only runs forward, if the machine was not restarted."""
+    """Seconds since the state was saved, by the monotonic clock if the machine was not restarted since."""
     if meta.boot and meta.boot == _boot_id():
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - meta.uptime)
     age = time.time() - meta.saved
@@ -121,7 +121,7 @@ def _age(meta: _Meta) -> float | None:
 
 
 class StateSaver:
-    """Saves the newest state of each camera from a thread of its own, so that a slow disk holds nothing up."""
+    """Saves the newest state of each camera in a thread of its own, so that a slow disk delays nothing."""
 
     def __init__(self) -> None:
         self._states: dict[Path, CameraState] = {}
@@ -132,7 +132,7 @@ class StateSaver:
         self._thread.start()
 
     def put(self, path: Path, state: CameraState) -> None:
-        """Have a state saved soon, in the place of one that still waits."""
+        """Save a state soon, instead of one of the same path that still waits."""
         with self._changed:
             self._states[path] = state
             self._changed.notify()
@@ -147,7 +147,7 @@ class StateSaver:
             self.write(path, state)
 
     def write(self, path: Path, state: CameraState) -> None:
-        """Save now; a failure is a line in the log."""
+        """Save now; a failure is logged, once until it succeeds again."""
         try:
             save(path, state)
         except OSError as error:
@@ -160,7 +160,7 @@ class StateSaver:
             self._failing.discard(path)
 
     def close(self, timeout: float) -> None:
-        """Save what waits, within so many seconds."""
+        """Save the states that wait, within `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""What a run did, as a person reads it at the end."""
+"""The summary of a run, printed at its end."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def stage_ms(cameras: Sequence[CameraStats], stage: str) -> float:
 
 
 def limiting(camera: CameraStats) -> str:
-    """Which of the stages that run side by side takes most of the time of a camera; "" before the first frame."""
+    """The stage, of those that run side by side, in which a camera spends most time; "" before the first frame."""
     busy = {name: sum(camera.stages[stage].total for stage in stages) for name, stages in SIDE_BY_SIDE.items()}
     return max(busy, key=lambda name: busy[name]) if camera.frames else ""
 
 
 @dataclass
 class Summary:
-    """What a run did.
+    """The results of a run in numbers.
 
     Attributes:
-        stats: what was counted.
-        seconds: from the first frame to the last, opening and closing left out.
-        outputs: where the results are.
+        stats: the statistics of all cameras.
+        seconds: from the first frame to the last, without opening and closing.
+        outputs: files with the results.
         stopped_by: the signal that ended the run early, or None.
     """
 
@@ -92,11 +92,11 @@ class Summary:
                 lines.append(f"{camera.name:<11} {'; '.join(troubles)}")
         for name, server in self.stats.servers.items():
             if server.lost or server.fallback or server.outages or not server.up:
-                unit = "crops not embedded" if name == "embedder" else "frames not looked at"
-                told = [f"server outages: {server.outages}, {server.lost} {unit}"]
-                told += [f"{server.fallback} by the fallback"] if server.fallback else []
-                told += [f"away still: {server.problem}"] if server.problem else []
-                lines.append(f"{name:<11} {', '.join(told)}")
+                unit = "crops not embedded" if name == "embedder" else "frames without detection"
+                parts = [f"server outages: {server.outages}, {server.lost} {unit}"]
+                parts += [f"{server.fallback} by the fallback"] if server.fallback else []
+                parts += [f"still unavailable: {server.problem}"] if server.problem else []
+                lines.append(f"{name:<11} {', '.join(parts)}")
         if self.stats.mqtt_lost:
             lines.append(f"mqtt        {self.stats.mqtt_lost} messages lost")
         lines += [f"{'results' if i == 0 else '':<12}{path}" for i, path in enumerate(self.outputs)]

@@ -1,4 +1,4 @@
-"""What a long run looks after beside its frames: systemd's watchdog, changed files, a configuration taken up anew."""
+"""Supervision of a long run beside its frames: systemd's watchdog, changed files, reloading the configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 LOOK_AT_FILES_S = 2.0
 
-# What a run takes up while it goes on; `cameras` as far as its zones, lines and outputs go.
-TAKEN_UP = ("zones", "lines", "outputs")
-OF_DETECTOR = ("every", "hold_fps")
+# The keys that a run can reload; of `cameras`, each camera's zones, lines and outputs.
+RELOADABLE = ("zones", "lines", "outputs")
+RELOADABLE_OF_DETECTOR = ("every", "hold_fps")
 
 
 def notify_systemd(text: str) -> None:
-    """Tell systemd, if it started this process (sd_notify(3)); never fails."""
+    """Send a message to systemd if it started this process (sd_notify(3)); never fails."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -34,16 +34,16 @@ def notify_systemd(text: str) -> None:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
             channel.sendall(text.encode())
     except OSError as error:
-        log.debug("systemd cannot be told: %s", error)
+        log.debug("systemd cannot be notified: %s", error)
 
 
 class Supervised(Protocol):
-    """A run, as far as it is looked after.
+    """The parts of a run that its supervisor uses.
 
     Attributes:
-        config: what it runs by; replaced when another is taken up.
+        config: the configuration in force; replaced when it is reloaded.
         cameras, summary: of the run.
-        reload: reads the configuration anew; None where it cannot be.
+        reload: reads the configuration again; None where that is not possible.
         watched: the configuration's file, if there is one.
     """
 
@@ -58,7 +58,7 @@ class Supervised(Protocol):
 
 
 class Supervisor:
-    """Looks after one run; call `look` often."""
+    """Supervises one run; call `look` often."""
 
     def __init__(self, pipeline: Supervised) -> None:
         self._pipeline = pipeline
@@ -70,14 +70,14 @@ class Supervisor:
         self._models = {path: _stamp(path) for path in pipeline.model_files()}
 
     def ready(self) -> None:
-        """The run is about to begin."""
+        """Tell systemd that the run is about to start."""
         notify_systemd("READY=1")
 
     def look(self, reload: bool) -> None:
-        """See to what is due.
+        """Do what is due: feed the watchdog, look for changed files, reload the configuration.
 
         Args:
-            reload: whether a signal asked for the configuration to be read anew.
+            reload: True if a signal asked for the configuration to be reloaded.
         """
         now = time.monotonic()
         if self._watchdog is not None and now >= self._next_sign:
@@ -92,16 +92,16 @@ class Supervisor:
                 if stamp_now is not None and stamp_now != before:
                     self._models[path] = stamp_now
                     self._pipeline.summary.stats.models_changed += 1
-                    log.warning("%s: was replaced; the run goes on with the old one until it is restarted", path)
+                    log.warning("%s: was replaced; the run keeps using the old one until it is restarted", path)
         if reload:
             self._config_stamp = _stamp(self._pipeline.watched)
-            self._take_up()
+            self._reload()
 
     def stopping(self) -> None:
-        """The run is to end."""
+        """Tell systemd that the run is about to end."""
         notify_systemd("STOPPING=1")
 
-    def _take_up(self) -> None:
+    def _reload(self) -> None:
         pipeline = self._pipeline
         if pipeline.reload is None:
             return
@@ -109,7 +109,7 @@ class Supervisor:
             config = pipeline.reload()
         except EdgeTrackerError as error:
             for line in str(error).split("\n"):
-                log.error("the configuration is not taken up: %s", line)
+                log.error("the configuration was not reloaded: %s", line)
             return
         later = needs_restart(pipeline.config, config)
         present = {camera.camera.name: camera for camera in pipeline.cameras}
@@ -120,24 +120,24 @@ class Supervisor:
         pipeline.config = pipeline.config.model_copy(
             update={
                 name: getattr(config, name)
-                for name in (*TAKEN_UP, "detector", "cameras")
+                for name in (*RELOADABLE, "detector", "cameras")
                 if name not in later and not any(key.startswith(f"{name}.") for key in later)
             }
         )
         pipeline.summary.stats.reloads += 1
-        log.info("the configuration was taken up anew")
+        log.info("the configuration was reloaded")
         for name in later:
             log.warning("%s: the change needs a restart", name)
 
 
 def needs_restart(before: Config, after: Config) -> list[str]:
-    """The keys whose change a run cannot take up."""
-    keys = [name for name in Config.model_fields if name not in (*TAKEN_UP, "detector", "cameras")]
+    """The keys whose change needs a restart."""
+    keys = [name for name in Config.model_fields if name not in (*RELOADABLE, "detector", "cameras")]
     changed = [name for name in keys if getattr(before, name) != getattr(after, name)]
     changed += [
         f"detector.{name}"
         for name, value in before.detector
-        if name not in OF_DETECTOR and value != getattr(after.detector, name)
+        if name not in RELOADABLE_OF_DETECTOR and value != getattr(after.detector, name)
     ]
     old, new = ({camera.name: camera for camera in cameras_of(config)} for config in (before, after))
     changed += [f"camera {name}" for name in old.keys() ^ new.keys()]
@@ -151,7 +151,7 @@ def needs_restart(before: Config, after: Config) -> list[str]:
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None if it is not there."""
+    """Modification time, size and inode of a file, to tell when it is written or replaced; None if it is not there."""
     if path is None:
         return None
     try:

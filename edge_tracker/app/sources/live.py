@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_tracker.app.config.uri import redact
 from edge_tracker.app.sources.frames import Frame
+from edge_tracker.backoff import Backoff
 from edge_tracker.errors import EdgeTrackerError, SourceError
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ MOST_STUCK = 4
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
-JITTER = 0.2
+SCATTER = (0.8, 1.2)  # a delay is multiplied by a random number between these
 
 _sources: weakref.WeakSet[LiveSource] = weakref.WeakSet()
 _readers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -91,27 +92,15 @@ class Stream(Protocol):
         """Release the stream."""
 
 
-class Backoff:
-    """Seconds to wait before each further try: 1, 2, 4, ... 60, each up to a fifth more or less.
+def delays(random: Callable[[], float]) -> Backoff:
+    """Seconds before each further attempt to reach a lost stream: 1, 2, 4, ... 60, each up to a fifth more or less.
 
     The random part keeps cameras that were lost together from asking their server at the same time.
 
     Args:
         random: gives numbers in [0, 1).
     """
-
-    def __init__(self, random: Callable[[], float] = random_numbers.random) -> None:
-        self._random = random
-        self.reset()
-
-    def reset(self) -> None:
-        """Start at the shortest delay again."""
-        self._delay = FIRST_DELAY_S
-
-    def next(self) -> float:
-        """The delay before the next try."""
-        delay, self._delay = self._delay, min(2 * self._delay, LONGEST_DELAY_S)
-        return delay * (1 + JITTER * (2 * self._random() - 1))
+    return Backoff(FIRST_DELAY_S, LONGEST_DELAY_S, SCATTER, random)
 
 
 class StreamClock:
@@ -194,9 +183,9 @@ class LiveSource:
     """The newest frame of a camera or stream, which is reopened whenever it is lost.
 
     It is read in a thread of its own, so that frames that come too fast are dropped and never queue up. A stream that
-    cannot be opened, ends, or gives no frame for `stall_s` is lost. It is tried again after `Backoff`'s delays, which
-    start again once it has given frames for `stall_s`. The time of the frames goes on meanwhile. Every loss and every
-    return is logged.
+    cannot be opened, ends, or gives no frame for `stall_s` is lost. It is tried again after the seconds of `delays`,
+    which start again once it has given frames for `stall_s`. The time of the frames goes on meanwhile. Every loss and
+    every return is logged.
 
     Args:
         opener: opens the stream, or raises `SourceError`; called from other threads, once for each connection.
@@ -241,7 +230,7 @@ class LiveSource:
         self._declared_fps: float | None = None
         self._arrivals: deque[float] = deque(maxlen=50)
         self._stall_s = stall_s
-        self._backoff = Backoff(random)
+        self._delays = delays(random)
         self._clock = StreamClock()
         # Reentrant, since a signal's handler may call close() while its thread waits here for a frame.
         lock = threading.RLock()
@@ -345,7 +334,7 @@ class LiveSource:
                     connection.over = True
                     self._stuck.append(reader)
                 while True:
-                    delay = self._backoff.next()
+                    delay = self._delays.next()
                     log.debug("%s; trying again in %.1f s", self.problem, delay)
                     if self._changed.wait_for(lambda: self._closed, delay):
                         return
@@ -368,7 +357,7 @@ class LiveSource:
         now = time.monotonic()
         problem = connection.problem or f"{self.name}: lost"
         if connection.frames and now - connection.since >= self._stall_s:
-            self._backoff.reset()
+            self._delays.reset()
         first, self.problem = self._lost_at is None, problem
         self.connected = False
         if first:

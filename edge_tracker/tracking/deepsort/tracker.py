@@ -7,29 +7,11 @@ from typing import NamedTuple
 from edge_tracker.tracking.arrays import Ints, as_record
 from edge_tracker.tracking.deepsort import phases
 from edge_tracker.tracking.deepsort.association import match_by_appearance, match_by_iou
+from edge_tracker.tracking.deepsort.settings import DeepSortParameters
 from edge_tracker.tracking.deepsort.tables import DeepSortTable
 from edge_tracker.tracking.detections import Given, Scene, sort_by_x
-from edge_tracker.tracking.method import Common, Embeds, Method, check
-
-
-class DeepSortParameters(NamedTuple):
-    """The parameters that only this method has.
-
-    Attributes:
-        max_iou_distance: largest 1 - IoU at which the IoU stage matches.
-        max_age: frames a confirmed track lives without a detection.
-        n_init: hits that confirm a track; before that a single miss ends it.
-        max_cosine_distance: largest cosine distance at which the cascade matches.
-        nn_budget: features a track's gallery holds, the newest ones; None for no limit.
-        gating_only_position: gate on the centre alone instead of on centre, aspect ratio and height.
-    """
-
-    max_iou_distance: float = 0.7
-    max_age: int = 30
-    n_init: int = 3
-    max_cosine_distance: float = 0.2
-    nn_budget: int | None = 100
-    gating_only_position: bool = False
+from edge_tracker.tracking.method import Embeds, Method
+from edge_tracker.tracking.parameters import Common, check
 
 
 class Settings(NamedTuple):

@@ -94,3 +94,19 @@ class EdgeSettings(NamedTuple):
 _TIMES = frozenset(("camera_memory", "memory", "reenter_age", "swap_age", "refresh", "near_refresh"))
 _SPEEDS = frozenset(("first_speed", "first_growth", "speed"))
 _DIFFUSIONS = frozenset(("acceleration", "growth"))
+
+
+class EdgeParameters(NamedTuple):
+    """The parameters that only this method has.
+
+    Attributes:
+        frame_rate: frames per second, in which `dt` counts.
+        max_embeddings: crops that the embedder is asked for in a frame at most; None for no limit.
+        selective: ask only for the crops that matter, not for all.
+        edge_settings: the rest; None for the defaults.
+    """
+
+    frame_rate: float = 30.0
+    max_embeddings: int | None = None
+    selective: bool = True
+    edge_settings: EdgeSettings | None = None

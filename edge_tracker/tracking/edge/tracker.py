@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,25 +12,10 @@ from edge_tracker.tracking.edge import phases
 from edge_tracker.tracking.edge.crossings import BUDGET
 from edge_tracker.tracking.edge.motion import match_by_motion
 from edge_tracker.tracking.edge.requests import NOT_WANTED, wanted_crops
-from edge_tracker.tracking.edge.settings import EdgeSettings
+from edge_tracker.tracking.edge.settings import EdgeParameters, EdgeSettings
 from edge_tracker.tracking.edge.tables import EDGE_DETECTION, EdgeTable
-from edge_tracker.tracking.method import Common, Embeds, Method, check
-
-
-class EdgeParameters(NamedTuple):
-    """The parameters that only this method has.
-
-    Attributes:
-        frame_rate: frames per second, in which `dt` counts.
-        max_embeddings: crops that the embedder is asked for in a frame at most; None for no limit.
-        selective: ask only for the crops that matter, not for all.
-        edge_settings: the rest; None for the defaults.
-    """
-
-    frame_rate: float = 30.0
-    max_embeddings: int | None = None
-    selective: bool = True
-    edge_settings: EdgeSettings | None = None
+from edge_tracker.tracking.method import Embeds, Method
+from edge_tracker.tracking.parameters import Common, check
 
 
 class EdgeTracker(Method):

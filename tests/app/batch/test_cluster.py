@@ -73,8 +73,9 @@ def test_without_the_extra_it_says_so(tmp_path):
 @pytest.mark.slow
 def test_ray_is_imported_by_a_batch_alone():
     code = (
-        "import sys, edge_tracker.cli, edge_tracker.app.run.pipeline, edge_tracker.app.commands.batch as command\n"
-        "print('ray' in sys.modules); command.import_ray(own=True); print('ray' in sys.modules)"
+        "import sys, edge_tracker.cli, edge_tracker.app.run.pipeline, edge_tracker.app.batch.processing\n"
+        "from edge_tracker.app.batch import cluster\n"
+        "print('ray' in sys.modules); cluster.import_ray(own=True); print('ray' in sys.modules)"
     )
     pytest.importorskip("ray", reason="needs Ray: pip install 'edge-tracker[ray]'")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=COMPILING_S, check=True)

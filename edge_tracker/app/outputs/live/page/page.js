@@ -1,16 +1,16 @@
 "use strict";
 
-const EVERY_MS = 1000;
-const RECENT = 5; // answers over which means are taken
-// A browser keeps few connections to a host; streams must leave some for the figures.
-const MOST_STREAMS = 3;
+const UPDATE_MS = 1000;
+const MEAN_OVER = 5; // responses that a mean is taken over
+// A browser opens only a few connections to a host; the streams must leave some for the figures.
+const MAX_STREAMS = 3;
 const RETRY_MS = 2000;
 const STAGES = { read: "source", detect: "detection", embed: "appearance", track: "tracking", write: "outputs" };
 
 const cards = new Map();
-let reached = false;
+let responding = false;
 
-// Written only when it changes: a screen reader says what is written.
+// Sets a text only when it changes, since a screen reader announces every change.
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -24,21 +24,21 @@ function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: 1 });
 }
 
-function milliseconds(seconds) {
+function duration(seconds) {
   if (seconds >= 10) return `${seconds.toFixed(0)} s`;
   if (seconds >= 1) return `${seconds.toFixed(1)} s`;
   return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
 }
 
-class Picture {
+class CameraImage {
   constructor(image, name, streams) {
     this.image = image;
     this.name = encodeURIComponent(name);
     this.streams = streams;
     this.timer = null;
     this.going = false;
-    image.addEventListener("load", () => { if (!this.streams) this.again(EVERY_MS); });
-    image.addEventListener("error", () => { this.streams = false; this.again(RETRY_MS); });
+    image.addEventListener("load", () => { if (!this.streams) this.nextIn(UPDATE_MS); });
+    image.addEventListener("error", () => { this.streams = false; this.nextIn(RETRY_MS); });
   }
 
   start() {
@@ -49,10 +49,10 @@ class Picture {
   stop() {
     this.going = false;
     clearTimeout(this.timer);
-    this.image.removeAttribute("src"); // ends a stream, too
+    this.image.removeAttribute("src"); // also ends a stream
   }
 
-  again(ms) {
+  nextIn(ms) {
     clearTimeout(this.timer);
     if (this.going) this.timer = setTimeout(() => this.next(), ms);
   }
@@ -70,9 +70,9 @@ class Card {
     heading.textContent = camera.name;
     heading.id = `camera-${camera.name}`;
     this.element.setAttribute("aria-labelledby", heading.id);
-    this.image = this.find("img");
-    this.image.alt = `Live picture of ${camera.name} with its tracked objects`;
-    this.picture = new Picture(this.image, camera.name, streams);
+    const image = this.find("img");
+    image.alt = `Live image of ${camera.name} with its tracked objects`;
+    this.image = new CameraImage(image, camera.name, streams);
     this.history = [];
   }
 
@@ -84,7 +84,7 @@ class Card {
     write(this.find(`[data-is=${what}]`), text);
   }
 
-  // The mean over the last answers, seconds; null where nothing happened.
+  // The mean over the last responses in seconds; null if nothing was timed.
   recent(pick) {
     const first = pick(this.history[0]);
     const last = pick(this.history[this.history.length - 1]);
@@ -95,24 +95,24 @@ class Card {
 
   show(camera) {
     this.history.push(camera);
-    if (this.history.length > RECENT) this.history.shift();
-    if (camera.frames < this.history[0].frames) this.history = [camera]; // another run
+    if (this.history.length > MEAN_OVER) this.history.shift();
+    if (camera.frames < this.history[0].frames) this.history = [camera]; // a new run
 
     const state = this.find(".state");
     write(state, camera.connected ? "live" : camera.ended ? "ended" : "away");
     mark(state, camera.connected || camera.ended);
     if (camera.size) {
       this.element.style.setProperty("--ratio", `${camera.size[0]} / ${camera.size[1]}`);
-      if (!document.hidden) this.picture.start();
+      if (!document.hidden) this.image.start();
     }
     const away = this.find(".away");
     const why = camera.problem || (camera.ended ? "the file has ended" : camera.size ? "" : "waiting for the first frame");
     away.hidden = camera.connected && Boolean(camera.size);
-    write(away, camera.connected ? why : `No picture${why ? `: ${why}` : ""}`);
+    write(away, camera.connected ? why : `No image${why ? `: ${why}` : ""}`);
 
     this.set("fps", camera.fps.toFixed(1));
-    const latency = this.recent((answer) => answer.latency);
-    this.set("latency", latency === null ? "–" : milliseconds(latency));
+    const latency = this.recent((past) => past.latency);
+    this.set("latency", latency === null ? "–" : duration(latency));
     this.set("active", number(camera.active));
     this.set("objects", number(camera.objects));
     write(this.find(".limit"), this.limit(camera));
@@ -131,14 +131,14 @@ class Card {
     let slowest = null;
     let sum = 0;
     for (const stage of Object.keys(camera.stages)) {
-      const mean = this.recent((answer) => answer.stages[stage] || { count: 0, total_s: 0 });
+      const mean = this.recent((past) => past.stages[stage] || { count: 0, total_s: 0 });
       if (mean === null) continue;
       sum += mean;
       if (slowest === null || mean > slowest.mean) slowest = { stage, mean };
     }
     if (slowest === null) return "";
     const name = STAGES[slowest.stage] || slowest.stage;
-    return `Limited by ${name}: ${milliseconds(slowest.mean)} of ${milliseconds(sum)} a frame`;
+    return `Limited by ${name}: ${duration(slowest.mean)} of ${duration(sum)} per frame`;
   }
 
   counts(counts) {
@@ -153,15 +153,15 @@ class Card {
         list.append(row);
       }
       write(list.children[k].firstElementChild, name);
-      write(list.children[k].lastElementChild, Card.tally(counts[name]));
+      write(list.children[k].lastElementChild, Card.summary(counts[name]));
     });
   }
 
-  // Of a zone's or line's counts those of all classes together; of the time inside, its mean.
-  static tally(counts) {
+  // The counts of a zone or line over all classes, and the mean time that objects stayed.
+  static summary(counts) {
     return Object.entries(counts).filter(([what]) => !what.includes(".")).map(([what, n]) => {
       if (what !== "dwell") return `${what} ${number(n)}`;
-      return counts.exits ? `mean stay ${milliseconds(n / counts.exits)}` : "mean stay –";
+      return counts.exits ? `mean stay ${duration(n / counts.exits)}` : "mean stay –";
     }).join(" · ");
   }
 
@@ -184,10 +184,10 @@ class Card {
 function arrange(cameras) {
   const names = cameras.map((camera) => camera.name).join("\n");
   if (names === [...cards.keys()].join("\n")) return;
-  for (const card of cards.values()) card.picture.stop();
+  for (const card of cards.values()) card.image.stop();
   cards.clear();
   for (const camera of cameras) {
-    const card = new Card(camera, cameras.length <= MOST_STREAMS);
+    const card = new Card(camera, cameras.length <= MAX_STREAMS);
     cards.set(camera.name, card);
   }
   const place = document.getElementById("cameras");
@@ -200,7 +200,7 @@ function showBroker(mqtt) {
   broker.hidden = mqtt === null;
   if (mqtt === null) return;
   const lost = mqtt.lost ? `, ${number(mqtt.lost)} lost` : "";
-  write(broker, mqtt.connected ? `broker connected${lost}` : `broker away: ${number(mqtt.queue)} messages wait${lost}`);
+  write(broker, mqtt.connected ? `broker connected${lost}` : `broker away: ${number(mqtt.queue)} messages waiting${lost}`);
   mark(broker, mqtt.connected && !mqtt.lost);
 }
 
@@ -208,9 +208,9 @@ function showServers(servers) {
   const place = document.getElementById("servers");
   place.hidden = Object.keys(servers).length === 0;
   const all = Object.entries(servers).map(([name, server]) => {
-    const seen = [`${number(server.lost)} lost`, `${number(server.fallback)} by the fallback`];
+    const seen = [`${number(server.lost)} lost`, `${number(server.fallback)} processed by the fallback`];
     const figures = seen.filter((_, k) => [server.lost, server.fallback][k] > 0).map((text) => `, ${text}`).join("");
-    return `${name}'s server ${server.up ? "up" : `away: ${server.problem}`}${figures}`;
+    return `${name} server ${server.up ? "up" : `away: ${server.problem}`}${figures}`;
   });
   write(place, all.join(" · "));
   mark(place, Object.values(servers).every((server) => server.up));
@@ -219,32 +219,32 @@ function showServers(servers) {
 async function update() {
   const run = document.getElementById("run");
   try {
-    const answer = await fetch("/api/status", { signal: AbortSignal.timeout(5000) });
-    if (answer.status === 401) {
-      location.reload(); // asks for the token
+    const response = await fetch("/api/status", { signal: AbortSignal.timeout(5000) });
+    if (response.status === 401) {
+      location.reload(); // shows the sign-in form
       return;
     }
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    const status = await answer.json();
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const status = await response.json();
     arrange(status.cameras);
-    if (!reached) for (const card of cards.values()) card.picture.stop(); // its streams have ended with the server
-    reached = true;
+    if (!responding) for (const card of cards.values()) card.image.stop(); // the streams ended when the server went away
+    responding = true;
     document.body.classList.remove("stale");
     for (const camera of status.cameras) cards.get(camera.name).show(camera);
     const away = status.cameras.filter((camera) => !camera.connected && !camera.ended).length;
     const all = status.cameras.length;
     let text = all === 1 ? "1 camera" : `${all} cameras`;
     if (away) text += `, ${away} away`;
-    if (!status.ready) text += ", models are loading";
-    if (status.models_changed) text += "; a model's file was replaced: restart to use it";
+    if (!status.ready) text += ", loading models";
+    if (status.models_changed) text += "; a model file was replaced: restart to use it";
     write(run, text);
     mark(run, away === 0 && status.ready);
     showBroker(status.mqtt);
     showServers(status.servers);
   } catch {
-    reached = false;
+    responding = false;
     document.body.classList.add("stale");
-    write(run, "edge-tracker does not answer; trying again");
+    write(run, "edge-tracker is not responding; retrying");
     mark(run, false);
   }
   schedule();
@@ -253,12 +253,12 @@ async function update() {
 let timer = null;
 function schedule() {
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(update, EVERY_MS);
+  if (!document.hidden) timer = setTimeout(update, UPDATE_MS);
 }
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
-    for (const card of cards.values()) card.picture.stop();
+    for (const card of cards.values()) card.image.stop();
   } else {
     update();
   }

@@ -1,0 +1,71 @@
+"""`edge-tracker run`: track the objects of a source, or check the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from edge_tracker.app.commands import arguments
+from edge_tracker.app.commands.exit_codes import INTERRUPTED, OK
+from edge_tracker.errors import ConfigError
+
+HELP = "track the objects of a source (the default command)"
+
+
+def add_arguments(parser: arguments.Parser, required: bool = True) -> None:
+    """Add the options; `required` ones are so unless only help shows them."""
+    arguments.config(parser, required)
+    parser.add_argument("--source", metavar="URI", help="track this instead of source.uri")
+    arguments.no_build(parser)
+    parser.add_argument(
+        "--max-frames", metavar="N", type=arguments.whole_number, help="stop after N frames (of each camera)"
+    )
+    parser.add_argument("--duration", metavar="SECONDS", type=arguments.seconds, help="stop after so long")
+    parser.add_argument("--record", metavar="DIR", help="record what the tracker gets, for `edge-tracker replay`")
+    parser.add_argument(
+        "--record-limit",
+        metavar="MIB",
+        type=arguments.whole_number,
+        help="most the recording may take; the oldest goes first",
+    )
+    parser.add_argument("--check", action="store_true", help="check the configuration and what it names, then exit")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the configuration until its source ends, or check it.
+
+    Raises:
+        EdgeTrackerError: it cannot run.
+    """
+    from edge_tracker.app.config.loading import load_config
+
+    config = load_config(options.config, options.set, options.source)
+    if options.check:
+        from edge_tracker.app.run.check import check
+
+        check(config)
+        print(f"{options.config}: valid")
+        return OK
+
+    from edge_tracker.app.run.allocation import give_back_large_blocks
+    from edge_tracker.app.run.pipeline import Pipeline
+
+    give_back_large_blocks()
+    if options.record_limit is not None and options.record is None:
+        raise ConfigError("--record-limit needs --record")
+    pipeline = Pipeline(
+        config,
+        build=not options.no_build,
+        record=Path(options.record) if options.record else None,
+        record_limit=options.record_limit,
+        reload=lambda: load_config(options.config, options.set, options.source),
+        watched=Path(options.config),
+    )
+    arguments.say_more(options)
+    try:
+        with pipeline:
+            pipeline.run(options.max_frames, options.duration)
+    finally:
+        print(pipeline.summary)
+    return INTERRUPTED if pipeline.summary.stopped_by is signal.SIGINT else OK

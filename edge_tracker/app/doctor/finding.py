@@ -1,0 +1,64 @@
+"""What was found, what is wrong with it, and what would put it right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from edge_tracker.errors import EdgeTrackerError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        what: its name.
+        value: what was found.
+        problem: what is wrong with it; "" if nothing is.
+        fix: what puts it right.
+        needed: whether the given configuration cannot run with the problem.
+    """
+
+    what: str
+    value: str
+    problem: str = ""
+    fix: str = ""
+    needed: bool = False
+
+
+def to_text(findings: list[Finding]) -> str:
+    """A line for each, problems and their fixes under it."""
+    width = max(len(finding.what) for finding in findings) + 2
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.what:<{width}}{finding.value}".rstrip())
+        if finding.problem:
+            lines.append(f"{'':<{width}}{'NEEDED' if finding.needed else 'problem'}: {finding.problem}")
+        if finding.fix:
+            lines.append(f"{'':<{width}}fix: {finding.fix}")
+    return "\n".join(lines)
+
+
+def to_json(findings: list[Finding]) -> str:
+    return json.dumps({"ok": is_ok(findings), "findings": [asdict(finding) for finding in findings]}, indent=1)
+
+
+def is_ok(findings: list[Finding]) -> bool:
+    """Whether the configuration that was given can run."""
+    return not any(finding.needed and finding.problem for finding in findings)
+
+
+def attempt(what: str, check: Callable[[], str], otherwise: str, needed: bool = False) -> Finding:
+    """What a check says, or its error as a problem."""
+    try:
+        return Finding(what, check(), needed=needed)
+    except EdgeTrackerError as error:
+        return failed(what, otherwise, error, needed)
+
+
+def failed(what: str, value: str, error: EdgeTrackerError, needed: bool = False) -> Finding:
+    """A finding of an error: its message is the problem, and what puts it right after a semicolon."""
+    problem, _, fix = str(error).partition("; ")
+    return Finding(what, value, problem, fix, needed)
