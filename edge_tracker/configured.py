@@ -1,7 +1,7 @@
 """The function behind `EdgeDeepSort.from_config`.
 
-Configurations lie above the tracker, and imports run downwards only. So the tracker calls what the package's top, which
-may import everything, puts here.
+Configurations lie above the tracker, and imports run downwards only. So the package's top, which may import everything,
+puts a function here that the tracker calls.
 """
 
 from __future__ import annotations

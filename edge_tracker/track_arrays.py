@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrackArrays:
-    """K live tracks in order of birth.
+    """K live tracks in the order in which they started.
 
     Attributes:
         ids: (K,) int64.

@@ -1,4 +1,4 @@
-"""A tracking method: what every frame goes through, whichever method it is."""
+"""A tracking method: the phases that every frame goes through."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Method(ABC):
         """An empty table of the kind that this method works on."""
 
     def no_features(self) -> Floats:
-        """Stands for "no features" in `Given`: (0, D)."""
+        """The features (0, D) of a `Given` without any."""
         return self.table.gallery.unit[:0]
 
     @abstractmethod

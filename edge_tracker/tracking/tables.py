@@ -58,17 +58,17 @@ TRACK = np.dtype(
     align=True,
 )
 
-# How many rows are live, and the number of the next track.
+# The number of live rows, and the id of the next track.
 COUNTS = np.dtype([("live", "i8"), ("next_id", "i8")], align=True)
 
-# What a saved state holds of each track, by the names it has there.
+# The fields of each track in a saved state, by their names there.
 SAVED = (
     "mean", "covariance", "id", "state", "hits", "age", "time_since_update", "class_id", "confidence", "ltwh",
     "detection",
 )  # fmt: skip
 
 
-# What callers are shown of a track: its box as left, top, right, bottom in pixels, and fields of TRACK.
+# A track as callers see it: its box as left, top, right, bottom in pixels, and fields of TRACK.
 SHOWN = np.dtype(
     [
         ("ltrb", "f8", 4),
@@ -84,7 +84,7 @@ SHOWN = np.dtype(
 
 
 class Tables(NamedTuple):
-    """All that a method keeps from frame to frame.
+    """The state that a method keeps from frame to frame.
 
     Attributes:
         tracks: (C,) TRACK, of which the first N are live.
@@ -109,7 +109,7 @@ def pass_time(track: Record, dt: float) -> None:
 
 @jit
 def note_detection(track: Record, detection: Record) -> None:
-    """Write what a detection carries (box, place, confidence, class) into the track that got it."""
+    """Write a detection's box, place, confidence and class into the track that it was matched to."""
     for i in range(4):
         track["ltwh"][i] = detection["ltwh"][i]
     track["detection"] = detection["origin"]
@@ -135,7 +135,7 @@ def accept(tracks: Table, detections: Table, group: Ints, matched: Ints) -> None
 
 @jit
 def show_track(shown: Record, track: Record, ltwh: tuple[float, float, float, float]) -> None:
-    """Copy what callers are shown of a track, whose box is `ltwh`, into a record of SHOWN."""
+    """Copy a track, whose box is `ltwh`, into a record of SHOWN."""
     ltrb = shown["ltrb"]
     ltrb[0], ltrb[1] = ltwh[0], ltwh[1]
     ltrb[2], ltrb[3] = ltwh[0] + ltwh[2], ltwh[1] + ltwh[3]
@@ -203,7 +203,7 @@ def whole(frames: float) -> int | float:
 class TrackTable(ABC):
     """The tables of one tracker: they grow, are copied, saved and loaded here, and worked on by compiled functions.
 
-    Each method has a subclass, which knows what its states mean.
+    Each method has a subclass for its kind of state.
 
     Args:
         capacity: tracks to make room for at first.
@@ -224,7 +224,7 @@ class TrackTable(ABC):
 
     @classmethod
     def _empty(cls, capacity: int) -> Table:
-        """Rows of a table in which nothing is known."""
+        """Rows of a new table, with the values of a track that has had no detection."""
         tracks = np.zeros(capacity, dtype=cls.dtype)
         for name, value in (
             ("state", TENTATIVE), ("hits", 1), ("age", 1.0), ("class_id", NO_CLASS), ("confidence", np.nan),
@@ -311,7 +311,7 @@ class TrackTable(ABC):
 
     @abstractmethod
     def shown(self) -> Table:
-        """Copies of what callers are shown of the live rows: (N,) SHOWN."""
+        """Copies of the live rows for callers: (N,) SHOWN."""
 
     @abstractmethod
     def ltrb_after(self, dt: float) -> Floats:
@@ -355,14 +355,14 @@ class TrackTable(ABC):
             append(self.gallery, self.tracks[row]["gallery"], features, 0, norm, budget)
 
     def clear(self) -> None:
-        """Drop all tracks; the features' dimension may be another from here on."""
+        """Delete all tracks; later features may have another dimension."""
         self.tables.counts[0]["live"] = 0
         self.tables = self.tables._replace(gallery=make_gallery(1, 0))
 
     # --- saving ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All of it as plain arrays, galleries oldest row first: what `load_state_dict` takes."""
+        """The whole table as plain arrays, for `load_state_dict`; of each gallery the oldest row first."""
         live = self.live
         state = {name: live[name].copy() for name in SAVED}
         state["features"] = live["gallery"]["held"].astype(np.int32)
@@ -377,7 +377,7 @@ class TrackTable(ABC):
         return self.gallery.unit[rows, : self.dimension], self.gallery.norm[rows]
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], budget: int) -> None:
-        """Replace everything by what `state_dict` gave, of each gallery the newest `budget` rows.
+        """Replace everything by a state of `state_dict`, with the newest `budget` rows of each gallery.
 
         Raises:
             InputError: an array is missing, or has the wrong shape or type, or the numbers contradict each other.
@@ -413,7 +413,11 @@ class TrackTable(ABC):
 def checked_array(
     state: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], dtype: np.dtype
 ) -> np.ndarray:
-    """One array of a saved state, of the shape (None: any) and type it must have."""
+    """One array of a saved state, checked for its shape (None: any length) and type.
+
+    Raises:
+        InputError: it is missing, or has another shape or type.
+    """
     array = state.get(name)
     if not isinstance(array, np.ndarray):
         raise InputError(f"tracker state: {name} is missing")
@@ -424,10 +428,10 @@ def checked_array(
 
 
 def _check_sense(saved: Mapping[str, np.ndarray], next_id: int) -> None:
-    """Refuse a saved state in which numbers are impossible.
+    """Refuse a saved state with impossible numbers.
 
     Raises:
-        InputError: which of them.
+        InputError: with the numbers.
     """
     ids, states = saved["id"], saved["state"]
     if not (np.diff(ids, prepend=0, append=next_id) > 0).all():
@@ -449,10 +453,10 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_features(queue: str, held: Ints, unit: Floats, norm: Floats) -> None:
-    """Refuse saved features that cannot be.
+    """Refuse saved features that are impossible.
 
     Raises:
-        InputError: which.
+        InputError: with the reason.
     """
     if held.min(initial=0) < 0 or norm.min(initial=1) <= 0:
         raise InputError(f"tracker state: {queue} holds less than nothing")

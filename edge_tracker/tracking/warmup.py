@@ -24,12 +24,12 @@ METHODS = ("edge", "deepsort")
 
 
 def is_compiled(method: str) -> bool:
-    """True if a method ("deepsort" or "edge") has been compiled on this machine, or can never be ahead."""
+    """True if a method ("deepsort" or "edge") is in the cache, or can never be because nothing can be cached."""
     return is_cached((edge_phases if method == "edge" else deepsort_phases).finish)
 
 
 class _Identity:
-    """Stands for an embedder: the k-th detection's feature is the k-th unit vector."""
+    """An embedder for compiling: the k-th detection's feature is the k-th unit vector."""
 
     dimension = 2
 
@@ -67,7 +67,7 @@ def warm_up(method: str = "deepsort") -> None:
     other.load_state_dict(table.state_dict(), tracker.budget)
     table.shown()
 
-    # What tracks with methods of their own go through, one by one.
+    # The calls for single tracks, which those with methods of their own make.
     scene = tracker.prepare(given(2, 2))
     table.predict(0, 1.0, 2.0)
     tracker.match(scene, 1.0)
