@@ -26,8 +26,8 @@ def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **op
 
     Args:
         function: the function to compile; None when used as `@jit(...)`.
-        phase: it is called for every frame and is large, so compiling it takes seconds and is announced. It becomes part
-            of compiled functions that call it, and is compiled by itself only where Python calls it.
+        phase: it is called for every frame and is large, so compiling it takes seconds and is announced. It becomes
+            part of compiled functions that call it, and is compiled by itself only where Python calls it.
         options: passed on to `njit`.
     """
     if function is None:
