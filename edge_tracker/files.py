@@ -10,9 +10,10 @@ from pathlib import Path
 
 
 def umask() -> int:
-    """What the process withholds of new files' permissions.
+    """The permission bits that the process withholds from new files.
 
-    Read where it can be, for it can otherwise only be set and set back, to which files of other threads fall.
+    Read from /proc where possible: elsewhere it can only be set and set back, which affects files that other threads
+    create meanwhile.
     """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""What a frame gives: the tracks that are reported, and the events of objects, zones and lines."""
+"""The results of a frame: the tracks reported, and the events of objects, zones and lines."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ class FrameTracks:
         return self.names[class_id] if class_id < len(self.names) else str(class_id)
 
     def is_coasting(self, k: int) -> bool:
-        """Whether the box of object `k` is predicted, for want of a detection."""
+        """True if the box of object `k` is predicted, because it has no detection."""
         return len(self.coasting) > 0 and self.coasting[k]
 
     def labels(self) -> list[str]:
-        """What is written beside each box: identity and class, in brackets while it coasts."""
+        """The text beside each box: identity and class, in brackets while the object coasts."""
         texts = [f"{i} {self.class_name(k) or ''}".rstrip() for k, i in enumerate(self.ids.tolist())]
         return [f"({text})" if self.is_coasting(k) else text for k, text in enumerate(texts)]
 
 
 def reported(tracks: TrackArrays, names: Sequence[str], coast: int = 0, predicted: bool = False) -> FrameTracks:
-    """What is reported of a frame's tracks.
+    """The tracks of a frame that are reported.
 
     Args:
         tracks: all that live.

@@ -18,11 +18,11 @@ Kind = TypeVar("Kind", Detector, Embedder)
 
 @dataclass(frozen=True)
 class Models:
-    """What a run looks with.
+    """The models of a run.
 
     Attributes:
         detector: finds the objects; None where recorded detections are replayed.
-        embedder: tells them apart by their looks; None for association by motion alone.
+        embedder: tells them apart by their appearance; None for association by motion alone.
     """
 
     detector: Detector | None

@@ -1,4 +1,4 @@
-"""What a run counts and times. Each figure has one writer; readers take what is there."""
+"""The counts and times of a run. Each figure has one writer; readers take its current value."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of values."""
         return sum(self.counts)
 
     def observe(self, seconds: float) -> None:
@@ -51,7 +51,7 @@ class CameraStats:
         connected: whether frames come.
         ended: whether all frames of a file have been taken.
         problem: what went wrong last with the source, without credentials; None while all is well.
-        detections, embedded: found so far, and of these those whose looks were computed.
+        detections, embedded: number found so far, and of these the number with an appearance feature.
         tracks: different identities reported so far.
         active: tracks reported in the last frame.
         stages: how long each stage took for a frame.

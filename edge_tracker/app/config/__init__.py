@@ -1,1 +1,1 @@
-"""What a `cam.yaml` may say: read, checked, explained."""
+"""The configuration, `cam.yaml`: reading it, checking it, explaining its keys."""

@@ -98,7 +98,7 @@ def _drop_empty_sections(document: Document) -> None:
 
 
 def is_model_path(name: str) -> bool:
-    """Whether a model is given as a file, not as a name of the table."""
+    """True if a model is given as a file, not by its name."""
     return not is_served(name) and Path(name).suffix.lower() in MODEL_SUFFIXES
 
 
@@ -123,13 +123,13 @@ def _against(value: Any, key: Key, folder: Path, seen: set[int] | None = None) -
 
 
 def needs_frames(config: Config) -> bool:
-    """Whether images are wanted, or replayed detections are all that the run works on."""
+    """True if the run needs images; false if recorded detections are enough."""
     drawn = any(camera.outputs.video is not None for camera in cameras_of(config))
     return config.detector.mot is None or config.embedder.model is not None or drawn or config.server is not None
 
 
 def _cross_check(config: Config, document: Document, needs_source: bool) -> list[str]:
-    """What is wrong with keys that are each valid by themselves, a line each."""
+    """Problems with keys that are each valid by themselves, one line for each."""
     problems: list[str] = []
 
     def refuse(key: Key, value: Any, reason: str) -> None:
@@ -239,7 +239,7 @@ def _check_paths(
 
 
 def _is_frame_of(path: Path, uri: str) -> bool:
-    """Whether `path` is an existing image of the image folder or pattern `uri`."""
+    """True if `path` is an existing image of the image folder or pattern `uri`."""
     folder = Path(uri) if os.path.isdir(uri) else Path(uri).parent
     return path.parent == folder.resolve() and path.suffix.lower() in IMAGE_SUFFIXES and os.path.exists(path)
 
@@ -305,7 +305,7 @@ def _model_at(key: Key) -> type[BaseModel] | None:
 
 
 def _extra(key: Key, what: str) -> str:
-    """What the schema says of a key under a name; "" if there is no such key."""
+    """A text that the schema has for a key, by its name; "" if there is no such key."""
     model = _model_at(key)
     info = model.model_fields.get(key[-1]) if model is not None and isinstance(key[-1], str) else None
     extra = info.json_schema_extra if info is not None else None
@@ -330,7 +330,7 @@ def _expects_at(key: Key) -> str:
 
 
 def _suggest(key: Key) -> str:
-    """What the unknown key may have meant: a close name in its section, or the same name in another one."""
+    """A suggestion for an unknown key: a similar name in its section, or the same name in another one."""
     model = _model_at(key)
     if model is None:
         return "leave it out"

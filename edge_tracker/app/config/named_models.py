@@ -12,7 +12,7 @@ from edge_tracker.inference.triton.address import is_served
 
 
 def engine_options(config: Config) -> EngineOptions:
-    """How a configuration wants engines built; the batch is each model's own matter."""
+    """A configuration's options for building engines, except the batch, which each model has of its own."""
     return EngineOptions(**config.engine.model_dump())
 
 

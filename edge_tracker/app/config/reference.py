@@ -43,7 +43,7 @@ def _tables(section: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
 
 
 def _container(annotation: Any) -> str:
-    """What follows the key of a list or a mapping of sections."""
+    """The text after the key of a list or a mapping of sections."""
     kinds = {get_origin(option) for option in (annotation, *get_args(annotation))}
     return "[]" if list in kinds else ".NAME" if dict in kinds else ""
 

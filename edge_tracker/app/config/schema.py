@@ -1,4 +1,4 @@
-"""What a `cam.yaml` may hold: its sections and keys, each with its default, its limits and what it means.
+"""The sections and keys of a `cam.yaml`, each with its default, its limits and its meaning.
 
 docs/configuration.md is written from here.
 """
@@ -48,7 +48,7 @@ def _key(default: Any, expects: str, *, says: str, holds: str = "", **limits: An
 
 
 class SourceConfig(_Section):
-    """Where frames come from."""
+    """The source of the frames."""
 
     uri: Text | int | None = _key(
         None,
@@ -92,7 +92,7 @@ def _fallback(example: str, what: str) -> Any:
 
 
 class DetectorConfig(_Section):
-    """What finds the objects: a model, or recorded detections."""
+    """The source of the detections: a model, or recorded detections."""
 
     model: Text | None = _key(
         None,
@@ -148,7 +148,7 @@ class DetectorConfig(_Section):
 
 
 class EmbedderConfig(_Section):
-    """What tells objects apart by their looks."""
+    """The model that tells objects apart by their appearance."""
 
     model: Text | None = _key(
         "mobilenetv2",
@@ -166,7 +166,7 @@ class EmbedderConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """How TensorRT engines are built from the models. `edge_tracker.inference.EngineOptions` has the same names."""
+    """Options for building TensorRT engines, with the names of `edge_tracker.inference.EngineOptions`."""
 
     precision: Literal["fp16", "fp32", "int8"] = _key(
         "fp16", "one of fp16, fp32, int8", says="Precision of the engines. `int8` needs a `NAME.int8.onnx`."
@@ -195,7 +195,7 @@ class EngineConfig(_Section):
 
 
 def _edge_meanings() -> dict[str, str]:
-    """What `EdgeSettings` says of each of its fields. Several can share a text: `reach, speed: ...`."""
+    """The description of each field in the docstring of `EdgeSettings`. Several can share one: `reach, speed: ...`."""
     text = inspect.cleandoc(EdgeSettings.__doc__ or "").partition("Attributes:")[2]
     meanings = {}
     for names, says in re.findall(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", text, re.MULTILINE):
@@ -225,7 +225,7 @@ _COMMON, _DEEPSORT, _EDGE = Common(), DeepSortParameters(), EdgeParameters()
 
 
 class TrackerConfig(_Section):
-    """How detections become tracks. The names are `EdgeDeepSort`'s own."""
+    """The tracker. The names are those of `EdgeDeepSort`."""
 
     method: Literal["edge", "deepsort"] = _key(
         "edge",
@@ -276,7 +276,7 @@ class TrackerConfig(_Section):
         "a number from 0 to 2",
         ge=0,
         le=2,
-        says="Most cosine distance at which looks are the same.",
+        says="Largest cosine distance at which appearance is the same.",
     )
     nn_budget: int | None = _key(
         _DEEPSORT.nn_budget,
@@ -294,7 +294,7 @@ class TrackerConfig(_Section):
 
 
 class OutputsConfig(_Section):
-    """Where the results go. A key left out is an output not written."""
+    """The outputs. One whose key is left out is not written."""
 
     mot: Text | None = _key(None, "a path, such as results/tracks.txt", says="MOTChallenge text file.", holds="path")
     jsonl: Text | None = _key(
@@ -430,7 +430,7 @@ class ServerConfig(_Section):
 
 
 class StateConfig(_Section):
-    """What outlives a crash or a reboot: identities, tracks, counts. For live sources."""
+    """The state kept across crashes and reboots: identities, tracks, counts. For live sources."""
 
     folder: Text | None = _key(
         None, "a folder", says="Where it is kept. Default: the user's folder for state.", holds="path"
@@ -468,7 +468,9 @@ class Config(_Section):
         says="Several cameras, in the place of `name`, `source`, `zones` and `lines`.",
     )
     detector: DetectorConfig = _key(DetectorConfig(), "a section", says="What finds the objects.")
-    embedder: EmbedderConfig = _key(EmbedderConfig(), "a section", says="What tells objects apart by their looks.")
+    embedder: EmbedderConfig = _key(
+        EmbedderConfig(), "a section", says="The model that tells objects apart by their appearance."
+    )
     engine: EngineConfig = _key(EngineConfig(), "a section", says="How TensorRT engines are built.")
     tracker: TrackerConfig = _key(TrackerConfig(), "a section", says="How detections become tracks.")
     outputs: OutputsConfig = _key(OutputsConfig(), "a section", says="Where the results go.")
@@ -481,7 +483,7 @@ class Config(_Section):
 
 @dataclass(frozen=True)
 class Camera:
-    """What one camera is to do, whichever way the configuration says it."""
+    """The configuration of one camera, in whichever form it is written."""
 
     name: str
     source: SourceConfig
@@ -530,7 +532,7 @@ def keys_of(method: str) -> list[str]:
 
 
 def tracker_arguments(config: TrackerConfig) -> tuple[dict[str, Any], list[str]]:
-    """What `EdgeDeepSort` takes of the section, and the keys that were changed but mean nothing to its method."""
+    """The arguments for `EdgeDeepSort`, and the keys that were changed although the method does not use them."""
     foreign = [key for method in PARAMETERS if method != config.method for key in keys_of(method)]
     default = TrackerConfig()
     idle = [key for key in foreign if getattr(config, key) != getattr(default, key)]

@@ -1,4 +1,4 @@
-"""What a source URI is, and how to show one without the credentials in it. Needs no OpenCV."""
+"""Source URIs: their kinds, and showing them without credentials. Needs no OpenCV."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def camera_index(uri: str | int) -> int | None:
 
 
 def is_path(uri: str | int) -> bool:
-    """Whether `uri` names something in the file system."""
+    """True if `uri` names something in the file system."""
     return camera_index(uri) is None and scheme_of(uri) in (None, "file")
 
 

@@ -1,4 +1,4 @@
-"""What was found, what is wrong with it, and what would put it right."""
+"""Findings: each a value, its problem if there is one, and the fix."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def to_json(findings: list[Finding]) -> str:
 
 
 def is_ok(findings: list[Finding]) -> bool:
-    """Whether the configuration that was given can run."""
+    """True if the configuration can run."""
     return not any(finding.needed and finding.problem for finding in findings)
 
 
 def attempt(what: str, check: Callable[[], str], otherwise: str, needed: bool = False) -> Finding:
-    """What a check says, or its error as a problem."""
+    """The finding of a check, or its error as the problem."""
     try:
         return Finding(what, check(), needed=needed)
     except EdgeTrackerError as error:

@@ -1,4 +1,4 @@
-"""What this machine has: the platform, GPU, driver, and libraries."""
+"""The checks of the machine: platform, GPU, driver and libraries."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _platform() -> Iterator[Finding]:
 
 
 def _has_nvidia() -> bool:
-    """Whether the machine has an NVIDIA GPU, whatever its state: a Jetson's, a PCI device, or a driver that loads."""
+    """True if the machine has an NVIDIA GPU, in any state: a Jetson's, a PCI device, or a driver that loads."""
     vendors = (_read(str(path)).strip() for path in Path("/sys/bus/pci/devices").glob("*/vendor"))
     return bool(_read("/etc/nv_tegra_release")) or "0x10de" in vendors or _loads("libcuda.so.1")
 
@@ -144,7 +144,7 @@ def _numba() -> Finding:
 
 
 def run_tiny(device: str) -> str:
-    """Whether ONNX Runtime truly runs on a device: it lists providers that it cannot load."""
+    """Run a tiny model on a device with ONNX Runtime, which also lists providers that it cannot load."""
     from edge_tracker.inference.onnx import OnnxModel
 
     with tempfile.TemporaryDirectory() as folder:

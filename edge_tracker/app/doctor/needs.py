@@ -1,4 +1,4 @@
-"""What a configuration needs of this machine."""
+"""The checks of a configuration's needs on this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def examine_needs(config: Config) -> Iterator[Finding]:
 
 
 def _ask_server(address: str) -> str:
-    """What a server says of a model, and whether it runs it."""
+    """Open a model on a server and describe it."""
     model = TritonModel(address)
     try:
         manifest = model.manifest
@@ -66,7 +66,7 @@ def _check_device(device: str) -> str:
 
 
 def _engine_check(path: Path, options: EngineOptions) -> Callable[[], str]:
-    """What looks for the engine of a model and returns its name. Raises where there is no TensorRT."""
+    """A check that looks for the engine of a model and returns its name. Raises an error without TensorRT."""
     trt, gpu = import_tensorrt(), open_cuda().gpu
     if path.suffix.lower() == ".engine":
         return partial(check_engine, path)
