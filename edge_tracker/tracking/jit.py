@@ -10,12 +10,24 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import config, njit, types
 from numba.core import event
 
 log = logging.getLogger(__name__)
 
 _phases: dict[Callable[..., Any], str] = {}
+
+
+def _by_layout(record: types.Record) -> tuple[str, tuple[str]]:
+    """The part of a compiled function's name that stands for a record, from the record's layout.
+
+    Numba numbers records, anew in each process. So two processes could cache code for different records under one name,
+    and a third that loads both would run the wrong one: that of another method, say.
+    """
+    return type(record).__name__, (sha256(record.name.encode()).hexdigest()[:16],)
+
+
+types.Record.mangling_args = property(_by_layout)  # type: ignore[method-assign, assignment]
 
 
 def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **options: Any) -> Any:
