@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from edge_tracker.deepsort import EdgeDeepSort
-
-open_configured: Callable[[str | Path | Mapping[str, Any], float | None], EdgeDeepSort]
-"""Opens the tracker of a configuration, given as a YAML file or its content, for frames at so many per second."""
+open_configured: Callable[[str | Path | Mapping[str, Any], float | None], Any]
+"""Opens the `EdgeDeepSort` of a configuration, given as a YAML file or its content, for so many frames a second."""

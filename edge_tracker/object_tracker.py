@@ -15,7 +15,8 @@ from edge_tracker.tracking.arrays import NONE
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks
 from edge_tracker.tracking.detections import Given, Scene
 from edge_tracker.tracking.method import Embeds, Method
-from edge_tracker.tracking.tables import NO_CLASS, TrackTable
+from edge_tracker.tracking.tables import NO_CLASS
+from edge_tracker.tracking.track_table import TrackTable
 
 # An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts again.
 _DAY_BITS = 32

@@ -11,15 +11,8 @@ import numpy as np
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter
 from edge_tracker.tracking.deepsort.tables import DeepSortTable
-from edge_tracker.tracking.tables import (
-    CONFIRMED,
-    DELETED,
-    NO_CLASS,
-    NO_DETECTION,
-    TENTATIVE,
-    TrackTable,
-    whole,
-)
+from edge_tracker.tracking.tables import CONFIRMED, DELETED, NO_CLASS, NO_DETECTION, TENTATIVE, whole
+from edge_tracker.tracking.track_table import TrackTable
 
 MOST = 2**63 - 1  # that a class number can be
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_tracker.tracking.tables import TrackTable
+from edge_tracker.tracking.track_table import TrackTable
 
 if TYPE_CHECKING:
     import supervision

@@ -135,7 +135,7 @@ WARM_UP = "from edge_tracker.tracking.warmup import warm_up"
 @pytest.mark.parametrize(("method", "everything"), [("deepsort", EVERYTHING), ("edge", EVERYTHING_OF_EDGE)])
 def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str) -> None:
     out = run(
-        f"{WARM_UP}\n{DISPATCHERS}\nwarm_up({method!r})\nbefore = forms()\n{everything}\n"
+        f"{WARM_UP}\n{DISPATCHERS}\nwarm_up({method!r}, own_classes=True)\nbefore = forms()\n{everything}\n"
         "print({name: count for name, count in forms().items() if count != before.get(name, 0)})"
     ).stdout
     assert out.strip() == "{}", "these functions got forms that warmup() does not know"

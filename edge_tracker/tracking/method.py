@@ -11,7 +11,7 @@ from edge_tracker.errors import InputError
 from edge_tracker.tracking.arrays import Floats, Ints
 from edge_tracker.tracking.detections import BAD_FEATURE, DETECTION, Given, Scene, complain, measure, prepare, suppress
 from edge_tracker.tracking.parameters import Common, check
-from edge_tracker.tracking.tables import TrackTable
+from edge_tracker.tracking.track_table import TrackTable
 
 
 class Embeds(Protocol):

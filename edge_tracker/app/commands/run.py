@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         return OK
 
     from edge_tracker.app.run.allocation import give_back_large_blocks
-    from edge_tracker.app.run.pipeline import Pipeline
+    from edge_tracker.app.run.pipeline import Pipeline, RecordFolder
+    from edge_tracker.app.run.supervision import Reload
 
     give_back_large_blocks()
     if options.record_limit is not None and options.record is None:
@@ -57,10 +58,8 @@ def run(options: argparse.Namespace) -> int:
     pipeline = Pipeline(
         config,
         build=not options.no_build,
-        record=Path(options.record) if options.record else None,
-        record_limit=options.record_limit,
-        reload=lambda: load_config(options.config, options.set, options.source),
-        watched=Path(options.config),
+        record=RecordFolder(Path(options.record), options.record_limit) if options.record else None,
+        reload=Reload(lambda: load_config(options.config, options.set, options.source), Path(options.config)),
     )
     arguments.say_more(options)
     try:

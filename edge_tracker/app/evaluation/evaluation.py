@@ -160,11 +160,12 @@ def run_config(
         EdgeTrackerError: something cannot be opened, a sequence lacks a file, or a result cannot be written.
         KeyboardInterrupt: a signal ended the run.
     """
-    from edge_tracker.app.run.pipeline import Pipeline
+    from edge_tracker.app.run.pipeline import Pipeline, RecordFolder
 
     configs = [config_for(config, sequence, output / f"{sequence.name}.txt") for sequence in sequences]
     for sequence, own in zip(sequences, configs, strict=True):
-        with Pipeline(own, build=build, record=None if record is None else record / sequence.name) as pipeline:
+        folder = None if record is None else RecordFolder(record / sequence.name)
+        with Pipeline(own, build=build, record=folder) as pipeline:
             pipeline.run(sequence.length)
         summary = pipeline.summary
         if summary.stopped_by is not None:

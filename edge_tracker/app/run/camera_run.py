@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from edge_tracker.app.config.schema import Camera, DetectorConfig
 from edge_tracker.app.handover import put_while
@@ -19,6 +19,7 @@ from edge_tracker.app.open_tracker import FRAME_RATE
 from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.cadence import Cadence
+from edge_tracker.app.run.finders import FindsObjects
 from edge_tracker.app.run.reading import frames_of
 from edge_tracker.app.run.reporting import Reporter
 from edge_tracker.app.run.state import CameraState
@@ -36,19 +37,6 @@ QUEUE = 2  # frames between detection and tracking
 # Identities left out after a crash: more than are ever given between two savings.
 GIVEN_SINCE = 1000
 NONE_ALIVE = 1e9  # frames after which nobody is left
-
-
-class FindsObjects(Protocol):
-    """A detector, or recorded detections in its place.
-
-    Attributes:
-        name: its name in the log.
-    """
-
-    name: str
-
-    def find(self, frame: Frame) -> Detections | None:
-        """The detections of a frame; None if a server did not process it in time."""
 
 
 class CameraParts(NamedTuple):

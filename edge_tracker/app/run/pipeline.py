@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from edge_tracker.app.config.loading import needs_frames
 from edge_tracker.app.config.naming import naming
@@ -20,21 +20,20 @@ from edge_tracker.app.outputs.writer import Writer, openers_of
 from edge_tracker.app.replay.recording import Recorder
 from edge_tracker.app.run.batching import SharedDetector, SharedEmbedder
 from edge_tracker.app.run.cadence import Cadence
-from edge_tracker.app.run.camera_run import CameraParts, CameraRun, FindsObjects, Saving
+from edge_tracker.app.run.camera_run import CameraParts, CameraRun, Saving
+from edge_tracker.app.run.finders import FindsObjects, ModelFinder, ReplayFinder, described
 from edge_tracker.app.run.progress_bar import progress
 from edge_tracker.app.run.reporting import Audience, Reporter
 from edge_tracker.app.run.signals import signals
 from edge_tracker.app.run.state import StateSaver, load, state_path
 from edge_tracker.app.run.summary import Summary
-from edge_tracker.app.run.supervision import Supervisor
-from edge_tracker.app.sources.frames import Frame, Source
+from edge_tracker.app.run.supervision import Reload, Supervisor
+from edge_tracker.app.sources.frames import Source
 from edge_tracker.app.sources.opening import open_source
 from edge_tracker.app.sources.stored import NoImages
 from edge_tracker.app.stats import CameraStats
 from edge_tracker.detection.detector import Detector
 from edge_tracker.detection.mot import MotDetections
-from edge_tracker.detection.result import Detections
-from edge_tracker.inference import Model
 
 log = logging.getLogger(__name__)
 
@@ -43,27 +42,16 @@ LOOK_S = 0.1
 UPDATE_EVERY_S = 1.0  # between updates of an object, where no broker's section says
 
 
-def _described(model: Model) -> str:
-    return model.name if model.path is None else f"{model.path.name} on {model.device}"
+class RecordFolder(NamedTuple):
+    """A folder to record a run into.
 
+    Attributes:
+        path: the folder; each of several cameras has one of its own in it.
+        limit: MiB that the recording of each may take; None for no limit.
+    """
 
-class _ByModel:
-    def __init__(self, detector: SharedDetector) -> None:
-        self.detector = detector
-        self.name = _described(detector.model)
-
-    def find(self, frame: Frame) -> Detections | None:
-        assert frame.image is not None
-        return self.detector.detect(frame.image)
-
-
-class _ByReplay:
-    def __init__(self, recorded: MotDetections, name: str) -> None:
-        self._recorded = recorded
-        self.name = name
-
-    def find(self, frame: Frame) -> Detections:
-        return self._recorded.detect(frame.index)
+    path: Path
+    limit: int | None = None
 
 
 class Pipeline:
@@ -72,10 +60,8 @@ class Pipeline:
     Args:
         config: a valid configuration.
         build: False to refuse, instead of building an engine that is missing or stale.
-        record: a folder to record into, for `edge-tracker replay`.
-        record_limit: MiB that the recording may take; None for no limit.
-        reload: reads the configuration again, for SIGHUP; None where that is not possible.
-        watched: the configuration's file, which is also reloaded when it changes.
+        record: where to record the run, for `edge-tracker replay`; None for nowhere.
+        reload: rereads the configuration, on SIGHUP or when its file changes; None where that is not possible.
         models: the configuration's models, loaded already, which stay the caller's to close; None to load them.
         files_only: True to write the outputs' files only, without a server or a broker.
         skip: frames to leave out at the start of a video file.
@@ -89,10 +75,8 @@ class Pipeline:
         self,
         config: Config,
         build: bool = True,
-        record: Path | None = None,
-        record_limit: int | None = None,
-        reload: Callable[[], Config] | None = None,
-        watched: Path | None = None,
+        record: RecordFolder | None = None,
+        reload: Reload | None = None,
         models: Models | None = None,
         files_only: bool = False,
         skip: int = 0,
@@ -100,8 +84,7 @@ class Pipeline:
         self.config = config
         self.summary = Summary()
         self.cameras: list[CameraRun] = []
-        self._record, self._record_limit = record, record_limit
-        self.reload, self.watched = reload, watched
+        self._record, self.reload = record, reload
         stats, cameras = self.summary.stats, cameras_of(config)
         for camera in cameras:
             stats.cameras[camera.name] = CameraStats(camera.name)
@@ -178,9 +161,9 @@ class Pipeline:
 
     def _open_finder(self, detector: Detector | None, recorded: MotDetections | None, cameras: int) -> FindsObjects:
         if recorded is not None:
-            return _ByReplay(recorded, Path(str(self.config.detector.mot)).name)
+            return ReplayFinder(recorded, Path(str(self.config.detector.mot)).name)
         assert detector is not None
-        return _ByModel(SharedDetector(detector, cameras, self.summary.stats))
+        return ModelFinder(SharedDetector(detector, cameras, self.summary.stats))
 
     def _open_camera(self, camera: Camera, source: Source, stack: ExitStack) -> CameraRun:
         config, stats = self.config, self.summary.stats.cameras[camera.name]
@@ -203,14 +186,14 @@ class Pipeline:
         if state is not None:
             run.resume(state, config.state.resume_within)
         if self._record is not None:
-            folder = self._record if config.cameras is None else self._record / camera.name
+            folder = self._record.path if config.cameras is None else self._record.path / camera.name
             recorder = Recorder(
                 folder,
                 tracker,
                 own.model_dump(),
                 camera=camera.name,
                 frame_rate=source.fps,
-                limit=self._record_limit,
+                limit=self._record.limit,
             )
             stack.callback(recorder.close)
             run.recorder = recorder
@@ -218,7 +201,7 @@ class Pipeline:
 
     def model_files(self) -> list[Path]:
         """The files of the models that are loaded."""
-        models = [finder.detector.model] if isinstance(finder := self._finder, _ByModel) else []
+        models = [finder.detector.model] if isinstance(finder := self._finder, ModelFinder) else []
         models += [self._embedder.model] if self._embedder else []
         return [model.path for model in models if model.path is not None]
 
@@ -238,7 +221,7 @@ class Pipeline:
         summary, cameras = self.summary, self.cameras
         if not summary.outputs and not self._audience:
             log.warning("the configuration names no outputs; only the summary will show results")
-        appearance = "no appearance" if self._embedder is None else _described(self._embedder.model)
+        appearance = "no appearance" if self._embedder is None else described(self._embedder.model)
         for camera in cameras:
             log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, appearance)
             if camera.resumed:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge_tracker.app.config.schema import Config, cameras_of
 from edge_tracker.app.run.camera_run import CameraRun
@@ -37,21 +37,31 @@ def notify_systemd(text: str) -> None:
         log.debug("systemd cannot be notified: %s", error)
 
 
+class Reload(NamedTuple):
+    """Rereading a configuration.
+
+    Attributes:
+        read: reads it.
+        file: its file; when it changes, the configuration is reread.
+    """
+
+    read: Callable[[], Config]
+    file: Path
+
+
 class Supervised(Protocol):
     """The parts of a run that its supervisor uses.
 
     Attributes:
         config: the configuration in force; replaced when it is reloaded.
         cameras, summary: of the run.
-        reload: reads the configuration again; None where that is not possible.
-        watched: the configuration's file, if there is one.
+        reload: rereads the configuration; None where that is not possible.
     """
 
     config: Config
     cameras: list[CameraRun]
     summary: Summary
-    reload: Callable[[], Config] | None
-    watched: Path | None
+    reload: Reload | None
 
     def model_files(self) -> list[Path]:
         """The files of the models that are loaded."""
@@ -66,7 +76,7 @@ class Supervisor:
         own = os.environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
         self._watchdog = int(interval) / 2e6 if interval.isdigit() and own else None
         self._next_sign = self._next_files = 0.0
-        self._config_stamp = _stamp(pipeline.watched)
+        self._config_stamp = _stamp_of(pipeline.reload)
         self._models = {path: _stamp(path) for path in pipeline.model_files()}
 
     def ready(self) -> None:
@@ -85,7 +95,7 @@ class Supervisor:
             notify_systemd("WATCHDOG=1")
         if now >= self._next_files:
             self._next_files = now + LOOK_AT_FILES_S
-            stamp = _stamp(self._pipeline.watched)
+            stamp = _stamp_of(self._pipeline.reload)
             reload |= stamp is not None and stamp != self._config_stamp
             for path, before in self._models.items():
                 stamp_now = _stamp(path)
@@ -94,7 +104,7 @@ class Supervisor:
                     self._pipeline.summary.stats.models_changed += 1
                     log.warning("%s: was replaced; the run keeps using the old one until it is restarted", path)
         if reload:
-            self._config_stamp = _stamp(self._pipeline.watched)
+            self._config_stamp = _stamp_of(self._pipeline.reload)
             self._reload()
 
     def stopping(self) -> None:
@@ -106,7 +116,7 @@ class Supervisor:
         if pipeline.reload is None:
             return
         try:
-            config = pipeline.reload()
+            config = pipeline.reload.read()
         except EdgeTrackerError as error:
             for line in str(error).split("\n"):
                 log.error("the configuration was not reloaded: %s", line)
@@ -150,10 +160,13 @@ def needs_restart(before: Config, after: Config) -> list[str]:
     return changed
 
 
-def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+def _stamp_of(reload: Reload | None) -> tuple[int, int, int] | None:
+    """`_stamp` of the configuration's file, if there is one."""
+    return None if reload is None else _stamp(reload.file)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
     """Modification time, size and inode of a file, to tell when it is written or replaced; None if it is not there."""
-    if path is None:
-        return None
     try:
         status = path.stat()
     except OSError:

@@ -8,7 +8,8 @@ from edge_tracker.tracking.arrays import Floats, Table
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.phases import miss_track, predict_track, update_track
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import SHOWN, Tables, TrackTable, show_track
+from edge_tracker.tracking.tables import SHOWN, Tables, show_track
+from edge_tracker.tracking.track_table import TrackTable
 
 
 @jit(phase=True)

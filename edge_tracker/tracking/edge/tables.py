@@ -14,19 +14,9 @@ from edge_tracker.tracking.edge import filter as edge_filter
 from edge_tracker.tracking.edge.statistics import STATISTICS, first_statistics
 from edge_tracker.tracking.gallery import EMPTY_QUEUE, NO_ROW, QUEUE, Gallery
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import (
-    CONFIRMED,
-    DELETED,
-    SHOWN,
-    TENTATIVE,
-    TRACK,
-    TrackTable,
-    check_features,
-    check_finite,
-    checked_array,
-    pass_time,
-    show_track,
-)
+from edge_tracker.tracking.saved_arrays import check_features, check_finite, checked_array
+from edge_tracker.tracking.tables import CONFIRMED, DELETED, SHOWN, TENTATIVE, TRACK, pass_time, show_track
+from edge_tracker.tracking.track_table import TrackTable
 
 MOST_EVIDENCE = 7.0  # that one detection gives
 LONG_AGO = 1e12  # frames
