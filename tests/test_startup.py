@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import shutil
 import subprocess
@@ -200,6 +201,35 @@ def test_each_method_may_be_compiled_by_a_process_of_its_own(tmp_path: Path) -> 
     assert both[:2] == [exact[0], edge[0]]
     assert exact[1] != edge[1]
     assert ast.literal_eval(both[2]) == ast.literal_eval(exact[1]) | ast.literal_eval(edge[1])
+
+
+COMPILE_ONE = """
+import fcntl
+flock = fcntl.flock
+def waiting(*arguments):
+    print("waiting", flush=True)
+    flock(*arguments)
+fcntl.flock = waiting
+import edge_tracker.tracking.arrays as arrays
+print(arrays.nones(2))
+"""
+
+
+@pytest.mark.slow
+def test_processes_save_compiled_code_one_after_the_other(tmp_path: Path) -> None:
+    run("import edge_tracker.tracking.arrays", NUMBA_CACHE_DIR=str(tmp_path))
+    (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("tracking_"))
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        child = subprocess.Popen(
+            [sys.executable, "-c", COMPILE_ONE], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "waiting\n"
+        assert not list(folder.glob("arrays.nones-*"))
+    assert child.communicate(timeout=COMPILING_S)[0] == "[-1 -1]\n"
+    assert len(list(folder.glob("arrays.nones-*"))) == 2
 
 
 # Some frames of both methods, with misses, a crossing and features.

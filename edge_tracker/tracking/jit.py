@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import warnings
 from collections.abc import Callable
@@ -54,12 +55,32 @@ def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **op
     try:
         compiled = njit(cache=True, **options)(function)
         _drop_stale(Path(compiled.stats.cache_path))
+        _save_in_turn(compiled)
         return compiled
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
         _warn_not_cached()
         return njit(**options)(function)
+
+
+def _save_in_turn(compiled: Any) -> None:
+    """Let only one process at a time save code in the cache folder of a compiled function.
+
+    Numba reads a function's index, adds an entry and writes it back. Two processes that did so at once, each for one
+    method, could leave the code of the one under the entry of the other.
+    """
+    cache = compiled._cache
+    save = cache.save_overload
+
+    def save_overload(signature: Any, code: Any) -> None:
+        folder = Path(cache.cache_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            save(signature, code)
+
+    cache.save_overload = save_overload
 
 
 def is_cached(phase: Any) -> bool:
