@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from edge_tracker.deepsort import EdgeDeepSort
 
 open_configured: Callable[[str | Path | Mapping[str, Any], float | None], EdgeDeepSort]
-"""Opens the tracker of a configuration, given as a YAML file or its content, for frames at so many per second."""
+"""Opens the tracker of a configuration (a YAML file or its content), for a frame rate in frames per second or None."""

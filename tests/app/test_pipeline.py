@@ -331,7 +331,7 @@ def test_a_frame_that_a_detector_spoils_costs_a_live_camera_that_frame(tmp_path,
     finally:
         camera.unplug()
     assert (stats.frames, stats.lost["frames"]) == (looked - 1, 1)
-    assert "is left out: " in caplog.text
+    assert "is skipped: " in caplog.text
 
 
 # ---- a configuration that changes ----------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def test_a_changed_configuration_is_taken_up_if_it_is_valid(tmp_path):
     finally:
         process.kill()
     told = [json.loads(line)["message"] for line in log.read_text().splitlines()]
-    assert "the configuration was taken up anew" in told
+    assert "the configuration was reloaded" in told
     assert "threads: the change needs a restart" in told
     before, after = records(first), records(second)
     assert [r["frame"] for r in [*before, *after]] == list(range(1, len(before) + len(after) + 1))

@@ -154,7 +154,7 @@ def test_a_server_killed_and_started_again_in_mid_run(server, configuration, cap
     assert servers["embedder"].outages <= 1, "it is asked only of what was detected"
     assert camera.embedded > 0
     summary = str(pipeline.summary)
-    assert f"detector    server outages: 1, {len(finder.lost)} frames not looked at" in summary
+    assert f"detector    server outages: 1, {len(finder.lost)} frames without detection" in summary
     away = [record.getMessage() for record in caplog.records if "away (" in record.getMessage()]
     assert len(away) == sum(server.outages for server in servers.values()), "once for each outage, not for each frame"
 
@@ -266,7 +266,7 @@ def test_a_server_that_is_away_at_the_start(configuration, engines, tmp_path, ca
     assert is_ok(examine(load_config(helped)))
     capsys.readouterr()
     assert main(["run", "--config", write(tmp_path, helped), "--max-frames", "10"]) == 0
-    assert " by the fallback, away still: " in capsys.readouterr().out
+    assert " by the fallback, still away: " in capsys.readouterr().out
     assert main(["run", "--config", write(tmp_path, configuration(
         embedder={"model": uri, "fallback": "nobody"}))]) == 2  # fmt: skip
     assert "error: embedder.fallback: no model named 'nobody'" in capsys.readouterr().err

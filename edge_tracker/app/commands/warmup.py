@@ -8,18 +8,18 @@ import time
 from edge_tracker.app.commands import arguments
 from edge_tracker.app.commands.exit_codes import OK
 
-HELP = "compile the tracker and fill Numba's cache, so that the next start is quick"
+HELP = "compile the tracker and fill Numba's cache, so that the next start is fast"
 
 
 def add_arguments(parser: arguments.Parser) -> None:
     """Add the options."""
     parser.add_argument(
-        "--method", choices=("edge", "deepsort"), help="compile this tracker.method only; default: both"
+        "--method", choices=("edge", "deepsort"), help="compile only this tracker.method; default: both"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile what is not in the cache yet."""
+    """Compile the functions that are not in the cache yet."""
     from edge_tracker.tracking.warmup import warm_up
 
     start = time.perf_counter()

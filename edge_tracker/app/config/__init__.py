@@ -1,1 +1,1 @@
-"""What a `cam.yaml` may say: read, checked, explained."""
+"""The configuration, `cam.yaml`: its schema, reading it, and checking it."""

@@ -15,8 +15,8 @@ from edge_tracker.app.config.schema import CameraConfig, Config, sections_in
 HEAD = """\
 # Every key of cam.yaml
 
-Written by `python -m edge_tracker.app.config.reference` from what the program itself checks against.
-[configuration.md](configuration.md) tells what the sections are for.
+Written by `python -m edge_tracker.app.config.reference` from the schema that the program checks against.
+[configuration.md](configuration.md) explains the sections.
 
 """
 
@@ -43,7 +43,7 @@ def _tables(section: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
 
 
 def _container(annotation: Any) -> str:
-    """What follows the key of a list or a mapping of sections."""
+    """The text after the key of a list or a mapping of sections."""
     kinds = {get_origin(option) for option in (annotation, *get_args(annotation))}
     return "[]" if list in kinds else ".NAME" if dict in kinds else ""
 

@@ -1,1 +1,1 @@
-"""What `edge-tracker doctor` looks at: the machine, its models, and what a configuration needs."""
+"""The examination by `edge-tracker doctor`: the machine, its models, and the needs of a configuration."""

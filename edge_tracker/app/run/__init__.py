@@ -1,1 +1,1 @@
-"""A run: cameras, their threads, what they share, and what outlives them."""
+"""A run: its cameras with their threads, shared models, and saved state."""

@@ -1,6 +1,6 @@
-"""One detector and one embedder for several cameras: calls that come while the model is busy go together in the next.
+"""One detector and one embedder for several cameras: calls that arrive while the model is busy form the next batch.
 
-There is no thread for it: whoever gets the model's lock works for all that wait.
+There is no extra thread: the caller that gets the lock of the model works for all waiting callers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _Call(Generic[Asked, Answer]):
 
 
 class Batcher(Generic[Asked, Answer]):
-    """Gathers calls from several threads.
+    """Combines calls from several threads.
 
     Args:
         run: answers several calls at once, in order.
-        most: calls at once at most.
+        most: largest number of calls at once.
     """
 
     def __init__(self, run: Callable[[Sequence[Asked]], Sequence[Answer]], most: int) -> None:
@@ -43,7 +43,7 @@ class Batcher(Generic[Asked, Answer]):
         self._busy = threading.Lock()
 
     def __call__(self, asked: Asked) -> Answer:
-        """The answer to one call. An error of the run it was part of is raised to all callers in it."""
+        """The answer to one call. If the batch fails, all of its callers get the error."""
         call: _Call[Asked, Answer] = _Call(asked)
         self._waiting.append(call)  # atomic, as is taking from the front below
         while not call.done:
@@ -69,7 +69,7 @@ class Batcher(Generic[Asked, Answer]):
 
 
 class SharedDetector:
-    """A `Detector` that several threads may ask."""
+    """A `Detector` that several threads can use."""
 
     def __init__(self, detector: Detector, cameras: int, stats: Stats) -> None:
         self.detector = detector
@@ -81,7 +81,7 @@ class SharedDetector:
         return self.detector.model
 
     def detect(self, frame: np.ndarray) -> Detections | None:
-        """As `Detector.detect`; None for a frame that a server did not look at in time."""
+        """As `Detector.detect`; None for a frame that a server did not process in time."""
         return self._ask(frame)
 
     def _detect(self, frames: Sequence[np.ndarray]) -> list[Detections | None]:
@@ -91,7 +91,7 @@ class SharedDetector:
 
 
 class SharedEmbedder:
-    """An `Embedder` that several trackers may ask, each from its own thread."""
+    """An `Embedder` that several trackers can use, each from its own thread."""
 
     def __init__(self, embedder: Embedder, cameras: int, stats: Stats) -> None:
         self._embedder = embedder

@@ -1,6 +1,6 @@
 """One camera of a run: detection, tracking and writing overlap, each in a thread of its own, frames in order.
 
-source -> detect -> [queue] -> embed, track, count, tell -> [queue] -> write
+source -> detect -> [queue] -> embed, track, count, publish -> [queue] -> write
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from edge_tracker.track_arrays import TrackArrays
 
 log = logging.getLogger(__name__)
 
-# A frame of a live source counts for as long as it took to come, but for at least so much of a frame.
+# A frame of a live source counts for the time since the one before, but for at least this part of a frame.
 LEAST_STEP = 0.1
 QUEUE = 2  # frames between detection and tracking
-# Identities left out after a crash: more than are ever given between two savings.
+# Identities skipped after a crash: more than are ever assigned between two saves.
 GIVEN_SINCE = 1000
-NONE_ALIVE = 1e9  # frames after which nobody is left
+NONE_ALIVE = 1e9  # frames after which no track is left
 
 
 class CameraParts(NamedTuple):
-    """What takes one camera's frames to their tracks and on into files, opened.
+    """The opened parts that process one camera's frames.
 
     Attributes:
         source: its frames; stays the caller's to close.
@@ -56,11 +56,11 @@ class CameraParts(NamedTuple):
 
 
 class Saving(NamedTuple):
-    """How a camera's state is saved.
+    """Saving of a camera's state.
 
     Attributes:
-        save: takes the state.
-        every: seconds between two savings.
+        save: stores a state.
+        every: seconds between two saves.
     """
 
     save: Callable[[CameraState], None]
@@ -69,36 +69,38 @@ class Saving(NamedTuple):
 
 class _Detected(NamedTuple):
     frame: Frame
-    found: Detections | None  # None for a frame that the detector did not look at
+    found: Detections | None  # None for a frame without detection
 
 
 class CameraRun:
     """One camera, opened.
 
     Args:
-        parts: what works on its frames.
-        cadence: the frames that the finder looks at.
+        parts: process its frames.
+        cadence: chooses the frames for the finder.
         reporter: makes its results.
-        saving: how its state is saved; None for not at all.
+        saving: saving of its state; None to save nothing.
 
     Attributes:
         source, writer: of the parts; stats: of the reporter.
         cadence: as given, until `change`.
-        error: what ended the camera, if something did.
-        recorder: what records the run, if it is recorded.
-        resumed: what was taken up of an earlier run, in words; "" for nothing.
+        error: the error that ended the camera, if there was one.
+        recorder: records the run; None if it is not recorded.
+        resumed: a sentence about the earlier run that is continued; "" if there is none.
     """
 
     def __init__(self, parts: CameraParts, cadence: Cadence, reporter: Reporter, saving: Saving | None = None) -> None:
         self.source, self._finder, self._tracker, self.writer = parts
         self.cadence, self._reporter, self.stats = cadence, reporter, reporter.stats
         if self.source.live:
-            self.stats.lost["frames"] = 0  # from the start: nobody sees a counter rise that begins at 1
+            self.stats.lost["frames"] = (
+                0  # from the start: monitoring cannot see the rise of a counter that starts at 1
+            )
         self.error: BaseException | None = None
         self.recorder: Recorder | None = None
         self._rate = self.source.fps or FRAME_RATE
         self._time: float | None = None
-        self._gap = 0.0  # frames that passed before the first one, or since the last that the tracker saw
+        self._gap = 0.0  # frames before the first one, or since the last update of the tracker
         self.resumed = ""
         self._saving = saving
         self._next_save = math.inf if saving is None else time.monotonic() + saving.every
@@ -115,23 +117,23 @@ class CameraRun:
 
     @property
     def camera(self) -> Camera:
-        """What it does at present, as the configuration says it."""
+        """Its current configuration."""
         return self._reporter.camera
 
     def start(self, max_frames: int | None) -> None:
-        """Begin; `max_frames` ends the camera after so many."""
+        """Start; `max_frames` ends the camera after so many frames."""
         self._max_frames = max_frames
         self.writer.start()
-        for thread in reversed(self._threads):  # who hands on looks whether the next one is there
+        for thread in reversed(self._threads):  # each checks that the next one is running
             thread.start()
 
     @property
     def running(self) -> bool:
-        """Whether frames are still worked on."""
+        """True while frames are being processed."""
         return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Take no more frames; what was taken is still worked on."""
+        """Read no more frames; those that were read are still processed."""
         self._stop.set()
 
     def finish(self, timeout: float) -> bool:
@@ -144,24 +146,24 @@ class CameraRun:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self.running:
-            log.error("%s: still busy after %.0f s; left to itself", self.stats.name, timeout)
+            log.error("%s: still busy after %.0f s; not waited for any longer", self.stats.name, timeout)
         elif self.recorder is not None:
             self.recorder.close()
         self.writer.finish(max(1.0, deadline - time.monotonic()))
         return not self.running
 
     def change(self, camera: Camera, detector: DetectorConfig) -> None:
-        """Take up other zones, lines and outputs, and another cadence, from the next frame on."""
+        """Apply other zones, lines and outputs, and another cadence, from the next frame on."""
         if camera.outputs != self.camera.outputs:
             self.writer.reopen(openers_of(camera.outputs, self.source.fps, self.source.live))
         self.cadence = Cadence(detector)
         self._new = camera
 
     def save(self, clean: bool = False) -> None:
-        """Have the state saved, if it is to be saved at all. Only between frames, or when nothing runs.
+        """Save the state, if saving is configured. Only between frames, or when nothing runs.
 
         Args:
-            clean: whether no identity will be given afterwards.
+            clean: True if no identity will be assigned afterwards.
         """
         if self._saving is not None:
             self._next_save = time.monotonic() + self._saving.every
@@ -169,7 +171,7 @@ class CameraRun:
             self._saving.save(CameraState(self._tracker.state_dict(), meta, clean=clean))
 
     def resume(self, state: CameraState, within: float) -> None:
-        """Go on from an earlier run's state: with its tracks if it is at most `within` seconds old."""
+        """Continue from the state of an earlier run, with its tracks if it is at most `within` seconds old."""
         meta = state.meta
         recent = state.age is not None and state.age <= within
         try:
@@ -177,11 +179,11 @@ class CameraRun:
             self._tracker.skip_ids(0 if state.clean else GIVEN_SINCE)
             self._gap = state.age * self._rate if recent and state.age is not None else NONE_ALIVE
         except InputError as error:
-            log.warning("%s: earlier tracks cannot be taken up (%s)", self.stats.name, error)
+            log.warning("%s: earlier tracks cannot be continued (%s)", self.stats.name, error)
             self._tracker.skip_ids(int(meta["next_id"]) - 1 + GIVEN_SINCE)
         self._reporter.load(meta)
         age = f"{state.age:.0f} s old" if state.age is not None else "of unknown age"
-        self.resumed = f"going on from a state {age}; the next identity is {self._tracker.next_id}"
+        self.resumed = f"continuing from a state {age}; the next identity is {self._tracker.next_id}"
 
     # ---- the threads -------------------------------------------------------------------------------------------------
 
@@ -190,7 +192,7 @@ class CameraRun:
             work()
         except EdgeTrackerError as error:
             self._fail(error)
-        except Exception as error:  # a bug: of one camera, so the others go on
+        except Exception as error:  # a bug, but only of one camera: the others continue
             log.exception("%s: failed", self.stats.name)
             self._fail(error)
 
@@ -229,17 +231,17 @@ class CameraRun:
         while (item := self._queue.get()) is not None:
             try:
                 self._work(item)
-            except InputError as error:  # a detector's numbers, or a frame: one frame is lost, not the camera
+            except InputError as error:  # invalid detections or an invalid frame: one frame is lost, not the camera
                 if not self.source.live:
                     raise
-                log.error("%s: frame %d is left out: %s", self.stats.name, item.frame.index, error)
+                log.error("%s: frame %d is skipped: %s", self.stats.name, item.frame.index, error)
                 self.stats.lost["frames"] += 1
         if not self.source.live:
             self._reporter.end_objects()
 
     def _work(self, item: _Detected) -> None:
         frame, found, stats, reporter = self._reporter.numbered(item.frame), item.found, self.stats, self._reporter
-        self._take_up_changes()
+        self._apply_changes()
         self._gap += self._step(frame)
         start = time.perf_counter()
         embedding = 0.0
@@ -251,7 +253,7 @@ class CameraRun:
         tracks = reporter.results(frame, arrays, predicted=found is None)
         stats.stages["embed"].observe(embedding)
         stats.stages["track"].observe(time.perf_counter() - start - embedding)
-        reporter.tell(frame, tracks)
+        reporter.publish(frame, tracks)
         self.writer.write(frame, tracks)
         reporter.count(frame, self.source.live)
         if time.monotonic() >= self._next_save:
@@ -271,13 +273,13 @@ class CameraRun:
         self._reporter.names = list(found.names)
         return arrays
 
-    def _take_up_changes(self) -> None:
+    def _apply_changes(self) -> None:
         camera, self._new = self._new, None
         if camera is not None:
             self._reporter.change(camera)
 
     def _step(self, frame: Frame) -> float:
-        """Frames since the last one: as many as the time is worth where frames may be lost."""
+        """Frames since the last one; of a live source, computed from the time, since frames may be lost."""
         before, self._time = self._time, frame.time
         if not self.source.live or before is None:
             return 1.0

@@ -1,5 +1,5 @@
-"""Whether a configuration would run: what it names is there. Loads no model, opens no camera, asks no server,
-writes nothing."""
+"""Checks that everything a configuration names is there. Loads no model, opens no camera, asks no server, writes
+nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PIPELINES = {"csi": csi_pipeline, "gst": own_pipeline}
 
 
 def check(config: Config) -> None:
-    """Look for all that `config` names.
+    """Check that everything `config` names is there.
 
     Raises:
         ConfigError: something is missing; a line for each.

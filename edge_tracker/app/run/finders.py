@@ -1,4 +1,4 @@
-"""What finds the objects of a frame: a model, or recorded detections."""
+"""Finders of the objects in a frame: a model, or recorded detections."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from edge_tracker.inference.model import Model
 
 
 class FindsObjects(Protocol):
-    """A detector, or what stands for one, with what to call it."""
+    """A detector or a substitute for one, with a name for the log."""
 
     name: str
 
     def find(self, frame: Frame) -> Detections | None:
-        """The detections of a frame; None where nobody could look at it."""
+        """The detections of a frame; None if no detector could process it."""
 
 
 def described(model: Model) -> str:
-    """What to call a model in the log."""
+    """The name of a model in the log."""
     return model.name if model.path is None else f"{model.path.name} on {model.device}"
 
 
 class ModelFinder:
-    """Asks a model, which several cameras may share."""
+    """Finds objects with a model that cameras share."""
 
     def __init__(self, detector: SharedDetector) -> None:
         self.detector = detector
@@ -38,7 +38,7 @@ class ModelFinder:
 
 
 class ReplayFinder:
-    """Gives recorded detections."""
+    """Returns recorded detections."""
 
     def __init__(self, recorded: MotDetections, name: str) -> None:
         self._recorded = recorded

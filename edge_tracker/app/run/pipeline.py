@@ -1,4 +1,4 @@
-"""A run: every camera's source -> detect -> embed -> track -> outputs, until the end, a limit or a signal."""
+"""A run: for every camera source -> detect -> embed -> track -> outputs, until the end, a limit or a signal."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from edge_tracker.detection.mot import MotDetections
 
 log = logging.getLogger(__name__)
 
-DRAIN_S = 10.0  # that a run has to finish what it holds, once it is to end
+DRAIN_S = 10.0  # for a run to finish its frames when it is to end
 LOOK_S = 0.1
-UPDATE_EVERY_S = 1.0  # between updates of an object, where no broker's section says
+UPDATE_EVERY_S = 1.0  # between updates of an object, without a section for a broker
 
 
 class RecordFolder(NamedTuple):
@@ -55,20 +55,20 @@ class RecordFolder(NamedTuple):
 
 
 class Pipeline:
-    """All parts of a run, opened. Use as a context manager: leaving it closes the outputs, whatever happened.
+    """All parts of a run, opened. A context manager: leaving it closes the outputs in any case.
 
     Args:
         config: a valid configuration.
-        build: False to refuse, instead of building an engine that is missing or stale.
-        record: where to record the run, for `edge-tracker replay`; None for nowhere.
-        reload: how the configuration is read anew, on SIGHUP or when its file changes; None where it cannot be.
-        models: the configuration's, loaded already; they stay the caller's to close. None to load them.
-        files_only: the outputs' files are all that is wanted: no server, no broker.
-        skip: frames to leave out at the start of a video file.
+        build: False to raise an error, instead of building an engine that is missing or stale.
+        record: the folder to record the run into, for `edge-tracker replay`; None to record nothing.
+        reload: reloading of the configuration, on SIGHUP or when its file changes; None if that is not possible.
+        models: loaded models of the configuration, which stay the caller's to close; None to load them.
+        files_only: write only the files of the outputs: no server, no broker.
+        skip: frames to skip at the start of a video file.
 
     Raises:
-        SourceError, ModelError, DeviceError, OutputError, ConfigError: a part cannot be opened. No earlier result has
-            been overwritten then.
+        SourceError, ModelError, DeviceError, OutputError, ConfigError: a part cannot be opened. Earlier results are
+            unchanged then.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Pipeline:
                 with naming(f"outputs.{name}"):
                     check_output(path)
         with ExitStack() as stack:
-            # A server and a broker first: both may be refused, and both can say early that the run is coming up.
+            # Server and broker first: both may fail, and both can report early that the run is starting.
             self._audience: list[Audience] = []
             names = [camera.name for camera in cameras]
             if config.server is not None and not files_only:
@@ -128,7 +128,7 @@ class Pipeline:
             for camera, source in zip(cameras, sources, strict=True):
                 self.cameras.append(self._open_camera(camera, source, stack))
             self.summary.outputs = [path for camera in self.cameras for path in camera.writer.paths]
-            # Here, not when it runs: what changes while the tracker is compiled is a change, too.
+            # Here, not when it runs, so that changes during the compilation of the tracker are noticed.
             self._supervisor = Supervisor(self)
             self._stack = stack.pop_all()
 
@@ -200,7 +200,7 @@ class Pipeline:
         return run
 
     def model_files(self) -> list[Path]:
-        """The files of the models that are loaded."""
+        """The files of the loaded models."""
         models = [finder.detector.model] if isinstance(finder := self._finder, ModelFinder) else []
         models += [self._embedder.model] if self._embedder else []
         return [model.path for model in models if model.path is not None]
@@ -208,22 +208,22 @@ class Pipeline:
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self, max_frames: int | None = None, duration: float | None = None) -> None:
-        """Work until all sources end. SIGINT and SIGTERM end it after the frames at hand; a second one at once.
+        """Run until all sources end. SIGINT or SIGTERM ends it after the current frames; a second signal immediately.
 
         Args:
-            max_frames: stop each camera after so many.
+            max_frames: stop each camera after so many frames.
             duration: stop after so many seconds.
 
         Raises:
-            SourceError: a source cannot be read any more.
+            SourceError: a source can no longer be read.
             OutputError: a result cannot be written.
         """
         summary, cameras = self.summary, self.cameras
         if not summary.outputs and not self._audience:
-            log.warning("the configuration names no outputs; only the summary will show what was found")
-        looks = "no appearance" if self._embedder is None else described(self._embedder.model)
+            log.warning("the configuration has no outputs; only the summary will show results")
+        appearance = "no appearance" if self._embedder is None else described(self._embedder.model)
         for camera in cameras:
-            log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, looks)
+            log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, appearance)
             if camera.resumed:
                 log.info("%s: %s", camera.camera.name, camera.resumed)
         for method in {camera.camera.tracker.method for camera in cameras}:
@@ -256,7 +256,7 @@ class Pipeline:
             raise failed
 
     def _total(self, max_frames: int | None) -> int | None:
-        """Frames that the run will have; None if that cannot be known."""
+        """The number of frames of the run; None if unknown."""
         totals = []
         for camera in self.cameras:
             count = camera.source.frame_count
@@ -266,17 +266,17 @@ class Pipeline:
         return sum(totals)
 
     def _standing(self, total: int | None) -> tuple[int, str, str]:
-        """How far the run is, as `progress` shows it."""
+        """The progress of the run, for `progress`."""
         summary, of = self.summary, "" if total is None else f" of {total}"
         tracks = f"{summary.tracks} tracks"
         return summary.frames, tracks, f"frame {summary.frames}{of}, {summary.fps:.1f} per second, {tracks}"
 
     def _failed(self) -> bool:
-        """Whether there is nothing left to run for: the only camera has failed, or all have."""
+        """True if all cameras have failed."""
         return all(camera.error is not None for camera in self.cameras)
 
     def _finish(self) -> BaseException | None:
-        """End all cameras within the time there is; returns the first failure."""
+        """End all cameras within `DRAIN_S`; returns the first failure."""
         failure: BaseException | None = None
         for camera in self.cameras:
             camera.stop()

@@ -1,4 +1,4 @@
-"""The frames of a source, taken as a run needs them."""
+"""Reading the frames of a source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frames_of(source: Source, stop: threading.Event, stats: CameraStats) -> Iter
 
 
 def _newest(source: LiveSource, stop: threading.Event, stats: CameraStats) -> Iterator[Frame]:
-    """The frames of a live source, each the newest one when it is asked for."""
+    """The frames of a live source: at each step the newest one."""
     while not stop.is_set():
         start = time.perf_counter()
         frame = source.poll(WAKE_S)
@@ -37,7 +37,7 @@ def _newest(source: LiveSource, stop: threading.Event, stats: CameraStats) -> It
 
 
 def _ahead(source: Source, stop: threading.Event, stats: CameraStats) -> Iterator[Frame]:
-    """The frames of a file, the next ones decoded while one is worked on."""
+    """The frames of a file; the next ones are decoded while one is being processed."""
     frames: queue.Queue[Frame | BaseException | None] = queue.Queue(QUEUE)
     gone = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Signals that a run takes note of instead of dying of them."""
+"""Signals that end or reload a run instead of killing it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from types import FrameType
 
 
 class Signals:
-    """What came.
+    """The signals that arrived.
 
     Attributes:
-        stop: SIGINT or SIGTERM, once one came.
+        stop: SIGINT or SIGTERM, once one arrived; before that None.
     """
 
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self._hangup = False
-        # An Event's lock would be held for ever if a signal came while `wait` has it; this queue has none to take.
+        # An Event would hang if a signal arrived while `wait` holds its lock; this queue has no lock.
         self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def note(self, number: int) -> None:
-        """A signal came."""
+        """Record a signal."""
         if number == signal.SIGHUP:
             self._hangup = True
         else:
@@ -32,24 +32,24 @@ class Signals:
         self._came.put(number)
 
     def wait(self, seconds: float) -> None:
-        """Wait so long, or until a signal comes."""
+        """Wait for this long, or until a signal arrives."""
         with suppress(queue.Empty):
             self._came.get(timeout=seconds)
 
     def take_hangup(self) -> bool:
-        """Whether SIGHUP came since this was asked last."""
+        """True if SIGHUP arrived since the last call."""
         hangup, self._hangup = self._hangup, False
         return hangup
 
 
 @contextmanager
 def signals() -> Iterator[Signals]:
-    """Note SIGINT, SIGTERM and SIGHUP; the second of the first two is deadly again."""
+    """Record SIGINT, SIGTERM and SIGHUP. After the first SIGINT or SIGTERM the next one kills the process."""
     came = Signals()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can have handlers
         yield came
         return
-    # One that was ignored from the start stays so: a shell does that to what it runs in the background.
+    # A signal that was ignored from the start stays ignored: shells do that for background jobs.
     deadly = (signal.SIGINT, signal.SIGTERM)
     wanted = [s for s in (*deadly, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
 

@@ -1,6 +1,7 @@
-"""What outlives a crash or a reboot: a camera's tracks, numbering and counts, in a file that is always whole.
+"""Saved state that survives a crash or a reboot: the tracks, numbering and counts of a camera, in a file.
 
-The file is a NumPy archive: the tracker's arrays under `tracker.NAME`, and JSON text of the rest under `meta`.
+The file is a NumPy archive: the tracker's arrays under `tracker.NAME`, and the rest as JSON text under `meta`.
+It is replaced as a whole, so that it is never damaged.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from edge_tracker.files import atomic_path
 log = logging.getLogger(__name__)
 
 VERSION = 1
-# What a damaged archive, or one of other content, makes NumPy and JSON raise.
+# Raised by NumPy and JSON for a damaged archive, or one with other content.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class CameraState:
-    """One camera at one moment.
+    """The state of one camera at one time.
 
     Attributes:
         tracker: `EdgeDeepSort.state_dict`.
-        meta: frames, tracks (counts so far), next_id, reported (identities), names (of classes), zones and events (as
-            they save themselves).
-        age: seconds since it was saved; None if that cannot be known.
-        clean: whether the run ended in order, so that no identity was given since.
+        meta: frames, tracks (counts so far), next_id, reported (identities), names (of classes), zones and events (in
+            their own formats).
+        age: seconds since it was saved; None if unknown.
+        clean: True if the run ended normally, so that no identity was assigned since.
     """
 
     tracker: Mapping[str, np.ndarray]
@@ -49,7 +50,7 @@ class CameraState:
 
 
 class _Meta(Saved):
-    """`CameraState.meta` as saved, with what tells its age."""
+    """`CameraState.meta` as saved, with the times that its age is computed from."""
 
     version: Literal[1]
     saved: float
@@ -66,13 +67,13 @@ class _Meta(Saved):
 
 
 def state_path(folder: str | None, camera: str) -> Path:
-    """Where the state of a camera is kept."""
+    """The file of a camera's state."""
     place = Path(folder) if folder is not None else Path(platformdirs.user_state_dir("edge-tracker"))
     return place / f"{camera}.npz"
 
 
 def save(path: Path, state: CameraState) -> None:
-    """Write a state, so that after a power cut the file holds this one or the one before.
+    """Write a state. After a power cut the file holds this state or the one before.
 
     Raises:
         OSError: it cannot be written.
@@ -91,7 +92,7 @@ def save(path: Path, state: CameraState) -> None:
 
 
 def load(path: Path) -> CameraState | None:
-    """The state that was saved; None, with a line in the log, if there is none that can be read."""
+    """The saved state; None if there is none, or, with a line in the log, if it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
@@ -99,7 +100,7 @@ def load(path: Path) -> CameraState | None:
     except FileNotFoundError:
         return None
     except (*_UNREADABLE, OSError) as error:
-        log.warning("%s: no state that can be taken up (%s); identities begin anew", path, error)
+        log.warning("%s: the saved state cannot be used (%s); identities start again at 1", path, error)
         return None
     known = parse_saved(_Meta, meta, f"tracks and counts of {path}")
     return None if known is None else CameraState(tracker, meta, _age(known), known.clean)
@@ -113,15 +114,15 @@ def _boot_id() -> str:
 
 
 def _age(meta: _Meta) -> float | None:
-    """Seconds since the state was saved: by the clock that only runs forward, if the machine was not restarted."""
+    """Seconds since the state was saved, by the monotonic clock if the machine was not restarted."""
     if meta.boot and meta.boot == _boot_id():
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - meta.uptime)
     age = time.time() - meta.saved
-    return age if age >= 0 else None  # the clock was set back in between
+    return age if age >= 0 else None  # the clock was set back
 
 
 class StateSaver:
-    """Saves the newest state of each camera from a thread of its own, so that a slow disk holds nothing up."""
+    """Saves the newest state of each camera in a thread of its own, so that a slow disk delays nothing."""
 
     def __init__(self) -> None:
         self._states: dict[Path, CameraState] = {}
@@ -132,7 +133,7 @@ class StateSaver:
         self._thread.start()
 
     def put(self, path: Path, state: CameraState) -> None:
-        """Have a state saved soon, in the place of one that still waits."""
+        """Save a state soon; it replaces one that is still waiting."""
         with self._changed:
             self._states[path] = state
             self._changed.notify()
@@ -147,7 +148,7 @@ class StateSaver:
             self.write(path, state)
 
     def write(self, path: Path, state: CameraState) -> None:
-        """Save now; a failure is a line in the log."""
+        """Save now; failures are logged."""
         try:
             save(path, state)
         except OSError as error:
@@ -156,11 +157,11 @@ class StateSaver:
             self._failing.add(path)
         else:
             if path in self._failing:
-                log.info("%s: the state is saved again", path)
+                log.info("%s: the state can be saved again", path)
             self._failing.discard(path)
 
     def close(self, timeout: float) -> None:
-        """Save what waits, within so many seconds."""
+        """Save the waiting states, within `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()

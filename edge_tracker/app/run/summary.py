@@ -1,4 +1,4 @@
-"""What a run did, as a person reads it at the end."""
+"""The summary that is printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_tracker.app.stats import STAGES, CameraStats, Stats
 
-# Stages that run side by side, each in a thread of its own: the slowest one decides the speed.
+# Stages that run in parallel, each in a thread of its own: the slowest one limits the speed.
 SIDE_BY_SIDE = {"reading": ("read",), "detection": ("detect",), "tracking": ("embed", "track"), "writing": ("write",)}
 
 
@@ -21,19 +21,19 @@ def stage_ms(cameras: Sequence[CameraStats], stage: str) -> float:
 
 
 def limiting(camera: CameraStats) -> str:
-    """Which of the stages that run side by side takes most of the time of a camera; "" before the first frame."""
+    """The slowest of the parallel stages of a camera; "" before the first frame."""
     busy = {name: sum(camera.stages[stage].total for stage in stages) for name, stages in SIDE_BY_SIDE.items()}
     return max(busy, key=lambda name: busy[name]) if camera.frames else ""
 
 
 @dataclass
 class Summary:
-    """What a run did.
+    """The summary of a run.
 
     Attributes:
-        stats: what was counted.
-        seconds: from the first frame to the last, opening and closing left out.
-        outputs: where the results are.
+        stats: its statistics.
+        seconds: from the first frame to the last, without opening and closing.
+        outputs: the files of the results.
         stopped_by: the signal that ended the run early, or None.
     """
 
@@ -92,11 +92,11 @@ class Summary:
                 lines.append(f"{camera.name:<11} {'; '.join(troubles)}")
         for name, server in self.stats.servers.items():
             if server.lost or server.fallback or server.outages or not server.up:
-                unit = "crops not embedded" if name == "embedder" else "frames not looked at"
-                told = [f"server outages: {server.outages}, {server.lost} {unit}"]
-                told += [f"{server.fallback} by the fallback"] if server.fallback else []
-                told += [f"away still: {server.problem}"] if server.problem else []
-                lines.append(f"{name:<11} {', '.join(told)}")
+                unit = "crops not embedded" if name == "embedder" else "frames without detection"
+                parts = [f"server outages: {server.outages}, {server.lost} {unit}"]
+                parts += [f"{server.fallback} by the fallback"] if server.fallback else []
+                parts += [f"still away: {server.problem}"] if server.problem else []
+                lines.append(f"{name:<11} {', '.join(parts)}")
         if self.stats.mqtt_lost:
             lines.append(f"mqtt        {self.stats.mqtt_lost} messages lost")
         lines += [f"{'results' if i == 0 else '':<12}{path}" for i, path in enumerate(self.outputs)]

@@ -1,4 +1,4 @@
-"""What a long run looks after beside its frames: systemd's watchdog, changed files, a configuration taken up anew."""
+"""Supervision of a long run: the watchdog of systemd, changed files, and reloading the configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 LOOK_AT_FILES_S = 2.0
 
-# What a run takes up while it goes on; `cameras` as far as its zones, lines and outputs go.
-TAKEN_UP = ("zones", "lines", "outputs")
+# Sections that a run applies without a restart; of `cameras` only zones, lines and outputs.
+RELOADED = ("zones", "lines", "outputs")
 OF_DETECTOR = ("every", "hold_fps")
 
 
 def notify_systemd(text: str) -> None:
-    """Tell systemd, if it started this process (sd_notify(3)); never fails."""
+    """Notify systemd, if it started this process (sd_notify(3)); never fails."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -34,15 +34,15 @@ def notify_systemd(text: str) -> None:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
             channel.sendall(text.encode())
     except OSError as error:
-        log.debug("systemd cannot be told: %s", error)
+        log.debug("systemd cannot be notified: %s", error)
 
 
 class Reload(NamedTuple):
-    """How a configuration is read anew.
+    """Reloading of the configuration.
 
     Attributes:
-        read: reads it.
-        file: its file; when it changes, the configuration is read anew.
+        read: reads the configuration.
+        file: its file; the configuration is reloaded when it changes.
     """
 
     read: Callable[[], Config]
@@ -50,12 +50,12 @@ class Reload(NamedTuple):
 
 
 class Supervised(Protocol):
-    """A run, as far as it is looked after.
+    """The supervised parts of a run.
 
     Attributes:
-        config: what it runs by; replaced when another is taken up.
+        config: its configuration; replaced on reload.
         cameras, summary: of the run.
-        reload: how the configuration is read anew; None where it cannot be.
+        reload: reloading of the configuration; None if that is not possible.
     """
 
     config: Config
@@ -64,11 +64,11 @@ class Supervised(Protocol):
     reload: Reload | None
 
     def model_files(self) -> list[Path]:
-        """The files of the models that are loaded."""
+        """The files of the loaded models."""
 
 
 class Supervisor:
-    """Looks after one run; call `look` often."""
+    """Supervises one run; call `look` often."""
 
     def __init__(self, pipeline: Supervised) -> None:
         self._pipeline = pipeline
@@ -80,14 +80,14 @@ class Supervisor:
         self._models = {path: _stamp(path) for path in pipeline.model_files()}
 
     def ready(self) -> None:
-        """The run is about to begin."""
+        """Notify systemd that the run is about to start."""
         notify_systemd("READY=1")
 
     def look(self, reload: bool) -> None:
-        """See to what is due.
+        """Do what is due.
 
         Args:
-            reload: whether a signal asked for the configuration to be read anew.
+            reload: True if a signal requested a reload of the configuration.
         """
         now = time.monotonic()
         if self._watchdog is not None and now >= self._next_sign:
@@ -102,16 +102,16 @@ class Supervisor:
                 if stamp_now is not None and stamp_now != before:
                     self._models[path] = stamp_now
                     self._pipeline.summary.stats.models_changed += 1
-                    log.warning("%s: was replaced; the run goes on with the old one until it is restarted", path)
+                    log.warning("%s: was replaced; the run continues with the old one until it is restarted", path)
         if reload:
             self._config_stamp = _stamp_of(self._pipeline.reload)
-            self._take_up()
+            self._reload()
 
     def stopping(self) -> None:
-        """The run is to end."""
+        """Notify systemd that the run is ending."""
         notify_systemd("STOPPING=1")
 
-    def _take_up(self) -> None:
+    def _reload(self) -> None:
         pipeline = self._pipeline
         if pipeline.reload is None:
             return
@@ -119,7 +119,7 @@ class Supervisor:
             config = pipeline.reload.read()
         except EdgeTrackerError as error:
             for line in str(error).split("\n"):
-                log.error("the configuration is not taken up: %s", line)
+                log.error("the configuration is not reloaded: %s", line)
             return
         later = needs_restart(pipeline.config, config)
         present = {camera.camera.name: camera for camera in pipeline.cameras}
@@ -130,19 +130,19 @@ class Supervisor:
         pipeline.config = pipeline.config.model_copy(
             update={
                 name: getattr(config, name)
-                for name in (*TAKEN_UP, "detector", "cameras")
+                for name in (*RELOADED, "detector", "cameras")
                 if name not in later and not any(key.startswith(f"{name}.") for key in later)
             }
         )
         pipeline.summary.stats.reloads += 1
-        log.info("the configuration was taken up anew")
+        log.info("the configuration was reloaded")
         for name in later:
             log.warning("%s: the change needs a restart", name)
 
 
 def needs_restart(before: Config, after: Config) -> list[str]:
-    """The keys whose change a run cannot take up."""
-    keys = [name for name in Config.model_fields if name not in (*TAKEN_UP, "detector", "cameras")]
+    """The changed keys that need a restart."""
+    keys = [name for name in Config.model_fields if name not in (*RELOADED, "detector", "cameras")]
     changed = [name for name in keys if getattr(before, name) != getattr(after, name)]
     changed += [
         f"detector.{name}"
@@ -165,7 +165,7 @@ def _stamp_of(reload: Reload | None) -> tuple[int, int, int] | None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None if it is not there."""
+    """Attributes that change when a file is written or replaced; None if it does not exist."""
     try:
         status = path.stat()
     except OSError:
