@@ -24,8 +24,8 @@ DEFAULT_MODELS := engines/mobilenetv2.onnx engines/yolov3-tiny.onnx
 SYSTEM_TEST_PACKAGES := ffmpeg mosquitto chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-tools \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
 
-# NVIDIA's server, for the tests of models on one. Its wheel requires another NumPy than the program may have, and much
-# else that the server itself does not need.
+# NVIDIA's Triton server, for the tests of models on a server, in an environment of its own: its wheel requires another
+# NumPy than the program may have, and much that the server itself does not need.
 TRITON_VENV := .venv-triton
 TRITON_SERVER := nvidia-pytriton==0.7.0
 
@@ -36,8 +36,8 @@ help:
 	@echo "make demo                     track people in a real video: sets up, exports the default models, runs"
 	@echo "make check                    lint, types and the fast tests"
 	@echo "make test                     set up, lint, types and all the tests"
-	@echo "make system-test-packages     as root, with apt-get: programs that some tests need, and skip without"
-	@echo "make triton-test-server       NVIDIA's Triton server, which some tests ask, and skip without"
+	@echo "make system-test-packages     install the programs that some tests need (as root, with apt-get)"
+	@echo "make triton-test-server       install NVIDIA's Triton server, which some tests need"
 	@echo "make export                   export the default models to engines/"
 	@echo "make export MODELS='mobilenetv2 osnet_ain_x1_0 clip_ViT-B/32'"
 	@echo "make export TRITON=DIR        also put them into a model repository for a Triton server"
@@ -100,7 +100,7 @@ test check: $(VENV)/.installed-test $(DEFAULT_MODELS) $(VIDEO)
 	@$(MAKE) --no-print-directory --jobs=2 lint warm
 	@$(PYTEST) $(BESIDE) -m "not gpu and not sizes$(if $(filter check,$@), and not slow)"
 
-# Quiet where it cannot be done: the tests that need these skip, and say so.
+# Prints nothing where these cannot be installed: the tests that need them skip, with the reason.
 system-test-packages:
 	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0; \
 	[ "$$(dpkg-query -Wf '$${db:Status-Abbrev}\n' $(SYSTEM_TEST_PACKAGES) 2>/dev/null | grep -c '^ii')" = \
@@ -120,7 +120,7 @@ $(TRITON_VENV)/.installed: | $(BIN)/python
 		$(TRITON_VENV)/bin/python -m pip install --quiet --no-deps "$(TRITON_SERVER)" && touch $@; } >/dev/null 2>&1 || \
 		echo "it is not available here: the tests that need it will skip"
 
-# Quiet where this is impossible, as above.
+# The same holds here.
 triton-test-server: $(TRITON_VENV)/.installed
 	@:
 

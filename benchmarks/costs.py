@@ -81,7 +81,7 @@ class Costs(NamedTuple):
 
 
 class _Timed(InProcess):
-    """A model that adds up how long it runs, in time of the thread that waits for it, and how much it is fed."""
+    """A model that counts its images, their bytes, and the CPU time of the thread that calls it, in seconds."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -173,12 +173,12 @@ def measure(video: Path, frames: int) -> Costs:
                 "outputs": {kind: str(path) for kind, path in outputs.items()},
             }
         )
-        looker, looks = (_Timed(load_model(name, "cpu", 1)) for name in (DETECTOR, EMBEDDER))
+        detector_model, embedder_model = (_Timed(load_model(name, "cpu", 1)) for name in (DETECTOR, EMBEDDER))
         models = Models(
-            Detector(looker, confidence=CONFIDENCE, classes=["person"]),  # type: ignore[arg-type]
-            Embedder(looks),  # type: ignore[arg-type]
+            Detector(detector_model, confidence=CONFIDENCE, classes=["person"]),  # type: ignore[arg-type]
+            Embedder(embedder_model),  # type: ignore[arg-type]
         )
-        for timed in (looker, looks):  # what opening has run does not count
+        for timed in (detector_model, embedder_model):  # runs before now, while opening, do not count
             timed.seconds, timed.images, timed.fed = 0.0, 0, 0
         with Pipeline(config, models=models) as pipeline:
             pipeline.run(frames)
@@ -190,15 +190,15 @@ def measure(video: Path, frames: int) -> Costs:
     events = [event for line in lines for event in line.pop("events", [])]
     return Costs(
         read=seconds["read"],
-        detect=max(0.0, seconds["detect"] - looker.seconds / done),
-        detect_model=looker.seconds / looker.images,
-        embed=max(0.0, seconds["embed"] - looks.seconds / done),
-        embed_model=looks.seconds / looks.images,
+        detect=max(0.0, seconds["detect"] - detector_model.seconds / done),
+        detect_model=detector_model.seconds / detector_model.images,
+        embed=max(0.0, seconds["embed"] - embedder_model.seconds / done),
+        embed_model=embedder_model.seconds / embedder_model.images,
         track=seconds["track"],
         write=seconds["write"],
-        crops=looks.images / done,
-        image_bytes=looker.fed / looker.images,
-        crop_bytes=looks.fed / looks.images,
+        crops=embedder_model.images / done,
+        image_bytes=detector_model.fed / detector_model.images,
+        crop_bytes=embedder_model.fed / embedder_model.images,
         text_bytes=(sizes["mot"] + sizes["jsonl"]) / done,
         video_bytes=sizes["video"] / done,
         events=len(events) / done,

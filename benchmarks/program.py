@@ -33,7 +33,7 @@ from edge_tracker.app.evaluation.evaluation import find_sequences, score_results
 from edge_tracker.app.run.pipeline import Pipeline
 from edge_tracker.detection.detector import Detector
 from edge_tracker.errors import SourceError
-from edge_tracker.tracking import warmup
+from edge_tracker.tracking.warmup import warm_up
 
 SEQUENCE, FRAMES = "PETS09-S2L1", 795
 TRUTH = ROOT.parent / "shared/data/mot15"
@@ -182,7 +182,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for method in ("edge", "deepsort"):
-        warmup(method)
+        warm_up(method)
     with TemporaryDirectory() as folder:
         quantised = Path(folder, f"{INT8}.onnx")
         quantise(FP32, people(video)[0], quantised)

@@ -1,4 +1,4 @@
-"""Growing pauses between the attempts to reach something that is away."""
+"""Growing pauses between attempts to reach something that is unavailable."""
 
 from __future__ import annotations
 

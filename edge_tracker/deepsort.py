@@ -42,11 +42,11 @@ class EdgeDeepSort:
         max_iou_distance: largest 1 - IoU at which the IoU stage matches.
         max_age: frames a confirmed track lives without a detection.
         n_init: hits that confirm a track.
-        nms_max_overlap: detections covered to a larger share by one of higher confidence are dropped; 1 for none.
+        nms_max_overlap: a detection is dropped if one of higher confidence covers a larger share of it; 1 for none.
         max_cosine_distance: largest cosine distance at which appearance matches.
-        nn_budget: features kept a track, the newest; None for no limit.
+        nn_budget: features kept for a track, the newest ones; None for no limit.
         gating_only_position: gate on the box centre alone.
-        override_track_class: a subclass of `Track` to make tracks of.
+        override_track_class: a subclass of `Track`, of which the tracks then are.
         embedder: "mobilenet", "torchreid", "clip_RN50", "clip_RN101", "clip_RN50x4", "clip_RN50x16", "clip_ViT-B/32",
             "clip_ViT-B/16", any other exported model's name or file, the address of one on a Triton server
             ("triton://HOST:PORT/MODEL"), an `Embedder` (which stays the caller's to close),
@@ -54,10 +54,10 @@ class EdgeDeepSort:
         half: run the FP16 model where the device is a GPU.
         bgr: frames are BGR (OpenCV's order), not RGB.
         embedder_gpu: True for the best device there is, False for the CPU, or "auto", "cpu", "cuda", "tensorrt".
-        embedder_model_name: for "torchreid", which of its networks; osnet_ain_x1_0 if None.
+        embedder_model_name: for "torchreid", the name of the network; osnet_ain_x1_0 if None.
         embedder_wts: the embedder's `.onnx` or `.engine` file, instead of the one found by name.
         polygon: detections are polygons.
-        today: today's date, for ids that carry the date and begin anew every day.
+        today: today's date, for ids that carry the date and start from 1 again every day.
         class_aware: match tracks only to detections of their own class.
         drop_invalid: leave out detections with NaN or infinite values instead of refusing the frame.
         method: "deepsort", exactly that of deep-sort-realtime, or "edge", which keeps identities better and embeds
@@ -69,12 +69,12 @@ class EdgeDeepSort:
         edge_settings: for "edge", other parameters than the default ones.
 
     Attributes:
-        embedded: detections of the last frame that the embedder gave features of.
-        embed_seconds: how long that took.
+        embedded: number of detections of the last frame that the embedder computed features of.
+        embed_seconds: time that this took, seconds.
 
     Raises:
         InputError: an argument that is out of range, by name, or belongs to the other method.
-        ModelError: the embedder's model is not there, or is not one.
+        ModelError: the embedder's model does not exist, or is not an embedder.
         DeviceError: the device that was asked for cannot be used.
     """
 
@@ -162,13 +162,13 @@ class EdgeDeepSort:
             embeds: a feature (D,) for each detection; computed from `frame` if None.
             frame: (H, W, 3) uint8 image, needed if `embeds` is None.
             today: the date of this frame, if ids are daily.
-            others: an object for each detection, to be had from its track; anything but a sequence (a text too) goes
-                to all of them. With polygons the polygon itself takes this place.
+            others: an object for each detection, which its track then has; anything but a sequence (also a text) goes
+                to all of them. With polygons, the polygon takes this place.
             instance_masks: (H, W) bool for each detection, True on the object: the rest is blanked before embedding.
             dt: frames since the last call; more than 1 where frames were skipped.
 
         Returns:
-            All live tracks, tentative ones too, in order of birth.
+            All live tracks, tentative ones too, in the order in which they started.
 
         Raises:
             InputError: detections, features or the rest are not of the form above, or their counts differ. The
@@ -217,7 +217,7 @@ class EdgeDeepSort:
             today, dt: as for `update_tracks`.
 
         Returns:
-            All live tracks in order of birth.
+            All live tracks in the order in which they started.
 
         Raises:
             InputError: as for `update_tracks`.
@@ -242,10 +242,10 @@ class EdgeDeepSort:
     def predicted(self, dt: float) -> TrackArrays:
         """The live tracks with their boxes as predicted `dt` frames after the last update. Changes nothing.
 
-        A track that would have lived so long without a detection in vain is not among them.
+        Tracks that would have been deleted by then, having had no detection for that long, are left out.
 
         Raises:
-            InputError: `dt` is no such number.
+            InputError: `dt` is not a number greater than 0.
         """
         dt, table = _time_step(dt), self.tracker.table
         arrays = TrackArrays.of(table)
@@ -259,11 +259,11 @@ class EdgeDeepSort:
         return self.tracker.table.next_id
 
     def skip_ids(self, count: int) -> None:
-        """Leave out the next `count` identities: after a crash, those that may have been given since the last save."""
+        """Leave out the next `count` identities: after a crash, those that may have been used since the last save."""
         self.tracker.table.next_id += max(0, int(count))
 
     def delete_all_tracks(self) -> None:
-        """Drop all tracks and number from 1 again."""
+        """Delete all tracks and number from 1 again."""
         self.tracker.delete_all_tracks()
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -394,7 +394,7 @@ def _parse_boxes(raw: list[Any]) -> tuple[np.ndarray, np.ndarray, Sequence[Any] 
 
 
 def _blame(raw: list[Any]) -> InputError:
-    """The error for the first detection that is not of the form asked for."""
+    """The error for the first detection of another form than required."""
     form = "expected ([left, top, width, height], confidence) or ([left, top, width, height], confidence, class)"
     for index, detection in enumerate(raw):
         try:
@@ -439,7 +439,7 @@ def _parse_polygons(raw: list[list[Any]]) -> tuple[np.ndarray, np.ndarray, Seque
 
 
 def _for_each(name: str, value: Any, m: int) -> Sequence[Any] | None:
-    """One object for each of M detections, of a sequence or of a single one for all."""
+    """One object for each of M detections, from a sequence, or from a single object for all."""
     if value is None:
         return None
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):

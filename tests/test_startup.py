@@ -16,7 +16,7 @@ from tests.waiting import COMPILING_S
 
 PACKAGE = Path(edge_tracker.__file__).parent
 
-# Counts what Numba compiled anew, and which forms of each function there are.
+# Counts the functions that Numba compiled or loaded, and the forms of each.
 DISPATCHERS = """
 import importlib, pkgutil
 import edge_tracker.tracking
@@ -28,6 +28,8 @@ def dispatchers():
     return {f"{f.__module__}.{f.__name__}": f for f in functions}
 def forms():
     return {name: len(f.signatures) for name, f in dispatchers().items()}
+def loaded():
+    return sum(sum(f.stats.cache_hits.values()) for f in dispatchers().values())
 def compiled():
     return {name: sum(f.stats.cache_misses.values()) for name, f in dispatchers().items() if f.stats.cache_misses}
 """
@@ -102,23 +104,23 @@ from edge_tracker import EdgeDeepSort, Track
 class Own(Track):
     def update(self, kf, detection):
         super().update(kf, detection)
-class Looks:
+class Units:
     dimension = 5
     def embed(self, frame, ltwh, masks=None, polygons=None):
         return np.eye(5, dtype=np.float32)[:len(ltwh)]
-picture = np.zeros((8, 8, 3), np.uint8)
-for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True}, {"embedder": Looks()},
+image = np.zeros((8, 8, 3), np.uint8)
+for arguments in ({"embedder": None, "nms_max_overlap": 0.5, "class_aware": True}, {"embedder": Units()},
                   {"embedder": None, "override_track_class": Own},
-                  {"embedder": Looks(), "max_embeddings": 1, "override_track_class": Own}):
+                  {"embedder": Units(), "max_embeddings": 1, "override_track_class": Own}):
     tracker = EdgeDeepSort(method="edge", **arguments)
     for frame in range(30):
         boxes = np.array([[40.0 * k + frame, 5, 30, 60] for k in range(frame % 5)]).reshape(-1, 4)
         given = np.eye(5)[:frame % 5] if arguments["embedder"] is None else None
-        tracks = tracker.update_tracks([(box, 0.99, "cat") for box in boxes], embeds=given, frame=picture)
+        tracks = tracker.update_tracks([(box, 0.99, "cat") for box in boxes], embeds=given, frame=image)
         [(t.to_ltwh(), t.to_ltrb(orig=True), t.mean, t.covariance, t.get_feature()) for t in tracks]
         if "override_track_class" not in arguments:
-            tracker.update(boxes, np.ones(len(boxes)), np.arange(len(boxes)), given, frame=picture, dt=0.5)
-            tracker.update(boxes, frame=picture, dt=2)
+            tracker.update(boxes, np.ones(len(boxes)), np.arange(len(boxes)), given, frame=image, dt=0.5)
+            tracker.update(boxes, frame=image, dt=2)
         again = EdgeDeepSort(method="edge", **arguments)
         again.load_state_dict(tracker.state_dict())
     tracker.delete_all_tracks()
@@ -132,7 +134,7 @@ WARM_UP = "from edge_tracker.tracking.warmup import warm_up"
 @pytest.mark.parametrize(("method", "everything"), [("deepsort", EVERYTHING), ("edge", EVERYTHING_OF_EDGE)])
 def test_warming_up_leaves_nothing_to_compile_later(method: str, everything: str) -> None:
     out = run(
-        f"{WARM_UP}\n{DISPATCHERS}\nwarm_up({method!r})\nbefore = forms()\n{everything}\n"
+        f"{WARM_UP}\n{DISPATCHERS}\nwarm_up({method!r}, own_classes=True)\nbefore = forms()\n{everything}\n"
         "print({name: count for name, count in forms().items() if count != before.get(name, 0)})"
     ).stdout
     assert out.strip() == "{}", "these functions got forms that warmup() does not know"
@@ -146,6 +148,56 @@ def test_the_cache_is_where_numba_is_told_to_put_it(copied: Path, tmp_path: Path
     assert not list(copied.rglob("*.nbi"))
     assert "cache_hits=Counter()" in first
     assert "cache_misses=Counter()" in second
+
+
+# A machine whose processor Numba cannot find out: it must not ask.
+ANOTHER_PROCESSOR = """
+import llvmlite.binding
+def unknown():
+    raise AssertionError("the processor of this machine was asked for")
+llvmlite.binding.get_host_cpu_name = llvmlite.binding.get_host_cpu_features = unknown
+"""
+
+
+@pytest.mark.slow
+def test_another_machine_can_use_a_copied_cache_for_generic_processors(tmp_path: Path) -> None:
+    made, used = tmp_path / "made", tmp_path / "used"
+    run(f"{WARM_UP}\nwarm_up('deepsort')", NUMBA_CACHE_DIR=str(made), NUMBA_CPU_NAME="generic")
+    shutil.copytree(made, used)
+    shutil.rmtree(made)
+    program = f"{ANOTHER_PROCESSOR}\n{FIRST_UPDATE}\n{DISPATCHERS}\nprint(compiled(), loaded() > 0)"
+    assert run(program, NUMBA_CACHE_DIR=str(used), NUMBA_CPU_NAME="generic").stdout == "{} True\n"
+    # Without the variable it is of no use: what is in it is not for this machine's processor.
+    one = "import edge_tracker.tracking.assignment as a, numpy as np\na.solve(np.eye(3))"
+    program = f"{one}\n{DISPATCHERS}\nprint(loaded())"
+    assert run(program, NUMBA_CACHE_DIR=str(used)).stdout == "0\n"
+
+
+# Some frames of both methods, with misses, a crossing and features.
+SOME_FRAMES = """
+import json
+import numpy as np
+from edge_tracker import EdgeDeepSort
+for method in ("deepsort", "edge"):
+    rng = np.random.default_rng(0)
+    tracker = EdgeDeepSort(method=method, embedder=None, nms_max_overlap=0.9)
+    for frame in range(12):
+        x = 30.0 + np.array([6, -6, 4]) * frame + np.array([0, 75, 200])
+        boxes = np.stack([x, np.full(3, 20.0), np.full(3, 25.0), np.full(3, 60.0)], axis=1) + rng.normal(0, 0.5, (3, 4))
+        features = (np.eye(3, 8) + rng.normal(0, 0.1, (3, 8))).astype(np.float32)
+        seen = [k for k in range(3) if (frame + k) % 5]
+        t = tracker.update(boxes[seen], np.full(len(seen), 0.95), None, features[seen])
+        print(json.dumps([t.ids.tolist(), t.detection.tolist(), t.confirmed.tolist(), t.ltrb.tolist()]))
+"""
+
+
+def test_without_compiling_the_tracks_are_the_same() -> None:
+    program = f"{SOME_FRAMES}\n{DISPATCHERS}\nprint(bool(dispatchers()))"
+    compiled, plain = (run(program, NUMBA_DISABLE_JIT=value).stdout.splitlines() for value in ("0", "1"))
+    assert (compiled.pop(), plain.pop()) == ("True", "False")
+    assert len(compiled) == 24
+    assert "[1, 2, 3], [1, 2, 0], [true, true, true]" in compiled[11]
+    assert compiled == plain
 
 
 @pytest.mark.slow
@@ -189,7 +241,7 @@ def test_what_is_dropped_of_a_cache(tmp_path: Path) -> None:
         assert other.exists()
         assert len(stamp.read_text()) == 64
     (tmp_path / "file").touch()
-    drop(tmp_path / "file" / "cache")  # cannot be, and is not our business
+    drop(tmp_path / "file" / "cache")  # cannot be made, which is no error
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from edge_tracker import EdgeDeepSort
 from edge_tracker.errors import InputError
 from tests.tracking.scenes import crowd, raw
-from tests.tracking.states import assert_same_state, look
+from tests.tracking.states import assert_same_state, values_of
 
 ARGUMENTS = {"embedder": None, "max_age": 6, "nn_budget": 20, "max_cosine_distance": 0.4}
 FRAMES = [
@@ -33,10 +33,10 @@ def tracker_after(frames: int, **arguments) -> EdgeDeepSort:
 
 def rest_of(tracker: EdgeDeepSort, first: int) -> list:
     """The tracks of every frame from the given one on."""
-    return [look(tracker.update_tracks(raw(ltwh), embeds=features)) for ltwh, features in FRAMES[first:]]
+    return [values_of(tracker.update_tracks(raw(ltwh), embeds=features)) for ltwh, features in FRAMES[first:]]
 
 
-# Goes on in a process of its own, and writes down what the tracks look like on every further frame.
+# Goes on in a process of its own, and prints the values of the tracks on every further frame.
 GO_ON = """
 import json, sys
 import numpy as np
@@ -132,10 +132,10 @@ def test_read_only_arrays_can_be_loaded() -> None:
 def test_tracks_handed_out_before_loading_keep_their_values() -> None:
     tracker = tracker_after(20)
     held = tracker.tracker.tracks
-    before = look(held)
+    before = values_of(held)
     tracker.load_state_dict(tracker_after(40).state_dict())
     rest_of(tracker, 40)
-    assert look(held) == before
+    assert values_of(held) == before
     assert not set(map(id, held)) & set(map(id, tracker.tracker.tracks))
 
 

@@ -12,7 +12,7 @@ from edge_tracker import EdgeDeepSort, Track, TrackState
 from edge_tracker.track import Detection
 from edge_tracker.tracking.deepsort.kalman import KalmanFilter
 from tests.tracking.scenes import crowd, raw
-from tests.tracking.states import look
+from tests.tracking.states import values_of
 
 reference_track = pytest.importorskip("deep_sort_realtime.deep_sort.track")
 reference_detection = pytest.importorskip("deep_sort_realtime.deep_sort.detection")
@@ -96,10 +96,10 @@ def test_its_boxes() -> None:
 
 def test_what_it_gives_out_is_the_callers_to_change() -> None:
     tracker, track = tracked()
-    before = look([track])
+    before = values_of([track])
     for array in (track.to_ltwh(), track.to_ltrb(), track.to_ltwh(orig=True), track.get_feature()):
         array[:] = -1
-    assert look([track]) == before
+    assert values_of([track]) == before
     np.testing.assert_array_equal(track.to_ltwh(orig=True), BOX)
     assert tracker.tracker.tracks == [track]
 
@@ -158,7 +158,7 @@ def test_the_same_object_stands_for_the_same_track() -> None:
     assert len(known) > 10
 
 
-@pytest.mark.parametrize("how", ["death", "delete_all_tracks", "load_state_dict"])
+@pytest.mark.parametrize("how", ["deletion", "delete_all_tracks", "load_state_dict"])
 def test_a_track_kept_after_its_end_keeps_its_last_values(how: str) -> None:
     tracker, track = tracked()
     other = [([500.0, 20.0, 30.0, 60.0], 0.9, "dog")]
@@ -166,20 +166,20 @@ def test_a_track_kept_after_its_end_keeps_its_last_values(how: str) -> None:
     for _ in range(3):
         tracker.update_tracks([(BOX, 0.5, "cat"), *other], embeds=[FEATURE, -FEATURE], others=["mine", "its"])
     kept = None
-    if how == "death":
+    if how == "deletion":
         for _ in range(5):
-            kept = look([track]), track.others
+            kept = values_of([track]), track.others
             tracker.update_tracks(other, embeds=[-FEATURE])
         assert track.is_deleted()
-        kept = look([track]), track.others
+        kept = values_of([track]), track.others
     else:
-        kept = look([track]), track.others
+        kept = values_of([track]), track.others
         assert kept[1] == "mine"
         tracker.delete_all_tracks() if how == "delete_all_tracks" else tracker.load_state_dict(empty)
     for shift in range(60):  # others take its row, and its gallery's blocks
         boxes = [([shift * 200.0 + k, 900.0, 20.0, 50.0], 0.9, "bird") for k in (0, 60)]
         tracker.update_tracks([*other, *boxes], embeds=[-FEATURE] * 3, others=["its"] * 3)
-    assert (look([track]), track.others) == kept
+    assert (values_of([track]), track.others) == kept
     assert track not in tracker.tracker.tracks
 
 

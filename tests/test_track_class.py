@@ -10,7 +10,7 @@ import pytest
 from edge_tracker import EdgeDeepSort, Track, TrackState
 from edge_tracker.errors import InputError
 from tests.tracking.scenes import crowd, raw
-from tests.tracking.states import assert_same_state, look
+from tests.tracking.states import assert_same_state, values_of
 
 
 class Counting(Track):
@@ -65,7 +65,7 @@ def test_the_tracks_are_the_same_as_without(track_class: type[Track], budget: in
         names = [f"object {k}" for k in who]
         expected = plain.update_tracks(raw(ltwh), embeds=features, others=names)
         tracks = own.update_tracks(raw(ltwh), embeds=features, others=names)
-        assert look(tracks) == look(expected)
+        assert values_of(tracks) == values_of(expected)
         assert [track.others for track in tracks] == [track.others for track in expected]
         assert {type(track) for track in tracks} <= {track_class}
         assert_same_state(own.state_dict(), plain.state_dict())
@@ -190,14 +190,14 @@ def test_a_saved_state_goes_on_with_tracks_of_the_class(track_class: type[Track]
         tracker.update_tracks(raw(ltwh), embeds=features)
     resumed = EdgeDeepSort(embedder=None, override_track_class=track_class)
     resumed.load_state_dict(tracker.state_dict())
-    assert look(resumed.tracker.tracks) == look(tracker.tracker.tracks)
+    assert values_of(resumed.tracker.tracks) == values_of(tracker.tracker.tracks)
     for ltwh, features, _ in frames[20:]:
         tracks = resumed.update_tracks(raw(ltwh), embeds=features)
-        assert look(tracks) == look(tracker.update_tracks(raw(ltwh), embeds=features))
+        assert values_of(tracks) == values_of(tracker.update_tracks(raw(ltwh), embeds=features))
         assert all(type(track) is track_class for track in tracks)
 
 
-def test_a_dead_track_of_the_class_keeps_its_values() -> None:
+def test_a_deleted_track_of_the_class_keeps_its_values() -> None:
     tracker = EdgeDeepSort(embedder=None, max_age=1, n_init=1, override_track_class=Counting)
     for _ in range(3):
         first, second = tracker.update_tracks(

@@ -1,7 +1,7 @@
 """Arrays in compiled code: names for their kinds, and making, sorting and searching them.
 
 The names are for readers and type checkers, since Numba ignores annotations. The functions compile in a tenth of the
-time that NumPy's own take in Numba.
+time of NumPy's own in Numba.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_tracker.tracking.jit import jit
 
-NONE = -1  # the place of what is nowhere
+NONE = -1  # the place of something that does not exist
 
 Floats: TypeAlias = np.ndarray
 Ints: TypeAlias = np.ndarray

@@ -103,7 +103,7 @@ class _Component(NamedTuple):
 
 @jit
 def _collect(first: int, graph: _Graph, found: _Component) -> tuple[int, int]:
-    """Write the rows and columns connected to row `first` into `found`; returns how many of each."""
+    """Write the rows and columns connected to row `first` into `found`; returns the number of each."""
     starts, columns, column_starts, column_rows = graph
     found_rows, found_columns, row_seen, column_seen = found
     found_rows[0] = first

@@ -1,4 +1,4 @@
-"""The detections of one frame, checked and converted once to what a method works on."""
+"""The detections of one frame, checked and converted once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.tables import NO_CLASS
 
 # A detection.
-#   measured: what the filter measures of it: xyah, rounded through float32 as in deep-sort-realtime, until a method
-#   that measures something else replaces it.
+#   measured: its box as the filter takes it: xyah, rounded through float32 as in deep-sort-realtime; a method with
+#   another measurement space replaces it.
 #   confidence: NaN for unknown. norm: length of its feature, 0 for no appearance.
 #   origin: its place in the caller's order.
-#   taken: a track has it. by_x: not of this detection: the place of the one that is so many-th from the left.
+#   taken: it is matched to a track. by_x: in the k-th row, the place of the detection that is k-th from the left.
 DETECTION = np.dtype(
     [
         ("measured", "f8", 4),
@@ -32,7 +32,7 @@ DETECTION = np.dtype(
     align=True,
 )
 
-# What `prepare` found wrong with a detection.
+# Complaints of `prepare` about a detection.
 OK, BAD_BOX, BAD_CONFIDENCE, BAD_FEATURE = 0, 1, 2, 3
 _COMPLAINTS = {
     BAD_BOX: "box (ltwh) is not finite",
@@ -40,7 +40,7 @@ _COMPLAINTS = {
     BAD_FEATURE: "feature has a NaN or infinite value",
 }
 
-# What stands for "not given" in `Given`.
+# Stand for "not given" in `Given`.
 NO_FLOATS = np.empty(0)
 NO_CLASSES = np.empty(0, dtype=np.int64)
 
@@ -75,9 +75,9 @@ class Scene(NamedTuple):
 
 @jit
 def _covers(box: Floats, other: Floats, share: float, whole_pixels: bool) -> bool:
-    """True if a box (4,) float32 ltwh covers more than a share of another one's area.
+    """True if a box (4,) float32 ltwh covers more than a share of the area of another one.
 
-    With `whole_pixels` in deep-sort-realtime's arithmetic: single precision, and a pixel more in each direction.
+    With `whole_pixels` this is deep-sort-realtime's arithmetic: single precision, and 1 added to widths and heights.
     """
     right, bottom = box[0] + box[2], box[1] + box[3]
     other_right, other_bottom = other[0] + other[2], other[1] + other[3]
@@ -93,15 +93,15 @@ def _covers(box: Floats, other: Floats, share: float, whole_pixels: bool) -> boo
 
 @jit(phase=True)
 def suppress(detections: Table, max_overlap: float, whole_pixels: bool) -> int:
-    """Non-maximum suppression as deep-sort-realtime does it; changes the order of no detections that stay.
+    """Non-maximum suppression as in deep-sort-realtime; the detections that stay keep their order.
 
-    From the highest confidence down, a detection is kept and every other one is dropped of whose own area more than
-    `max_overlap` is covered by it. Equal confidences: the later one wins.
+    From the highest confidence down, a detection is kept, and every other one is dropped if more than `max_overlap` of
+    its area is covered by the one kept. Of equal confidences the later one wins.
 
     Args:
         detections: (M,) DETECTION; those that stay are moved to the front.
         max_overlap: share of a box's area, 0 to 1.
-        whole_pixels: take the last pixel of a box as part of it when areas are compared, as deep-sort-realtime does.
+        whole_pixels: add 1 to widths and heights when areas are compared, as deep-sort-realtime does.
 
     Returns:
         The number of detections that stay.
@@ -186,7 +186,7 @@ def prepare(detections: Table, given: Given, drop_invalid: bool) -> tuple[int, i
 
 @jit
 def sort_by_x(detections: Table) -> None:
-    """Find the order of the detections (K,) from left to right: field `by_x`."""
+    """Write the order of the detections (K,) DETECTION from left to right into their field `by_x`."""
     x = np.empty(detections.shape[0])
     for k in range(x.shape[0]):
         x[k] = detections[k]["measured"][0]
@@ -212,5 +212,5 @@ def measure(detections: Table, features: Floats) -> None:
 
 
 def complain(complaint: int, blamed: int) -> None:
-    """Raise what `prepare` found as an InputError."""
+    """Raise a complaint of `prepare` as an InputError."""
     raise InputError(f"detection {blamed}: {_COMPLAINTS[complaint]} (drop_invalid=True leaves such detections out)")

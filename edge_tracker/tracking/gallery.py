@@ -1,9 +1,10 @@
-"""Galleries: the latest appearance features of each track, and how far a detection is from them.
+"""Galleries: the latest appearance features of each track, and the distance of a detection from them.
 
 A gallery is a queue of unit feature rows: the newest enters at one end, and beyond the budget the oldest leaves at the
-other. Rows lie in blocks, which all tracks take from one pool, so that memory follows what is really stored, giving a
-gallery back costs nothing, and a search runs through contiguous memory, newest rows first. (Measured with single rows
-instead of blocks: nine times slower, by cache and TLB misses.) Rows are normalised once, when they enter.
+other. Rows lie in blocks, which all tracks take from one pool, so that memory follows the number of features stored,
+giving a gallery back costs nothing, and a search runs through contiguous memory, newest rows first. (With single rows
+instead of blocks, searches took nine times as long, because of cache and TLB misses.) Rows are normalised once, when
+they enter.
 """
 
 from __future__ import annotations
@@ -173,7 +174,16 @@ def append(gallery: Gallery, queue: Record, features: Floats, k: int, norm: floa
 
 @jit
 def append_unit(gallery: Gallery, queue: Record, unit: Floats, k: int, norm: float, budget: int) -> None:
-    """`append` the k-th of features (M, D) that have length 1 already, and keep the length that it had before."""
+    """`append` a feature that has length 1 already, and record the length that it had before.
+
+    Args:
+        gallery: the pool; it must have a free block.
+        queue: QUEUE; changed.
+        unit: (M, D) float32, rows of length 1; the feature is the k-th.
+        k: its place.
+        norm: the length it had.
+        budget: rows a queue may hold; 0 for no limit.
+    """
     append(gallery, queue, unit, k, 1.0, budget)
     gallery.norm[queue["newest"]] = norm
 
@@ -221,7 +231,7 @@ def smallest_distance(
     Args:
         gallery: the pool.
         queue: QUEUE.
-        count: rows to look at.
+        count: rows to compare with.
         features: (M, D) float32; the feature is the k-th.
         k: its place.
         norm: its length; 0 stands for no appearance, at distance 1 from everything.

@@ -1,4 +1,4 @@
-"""The one way this package compiles a function: cached on disk where that is possible, in memory where it is not."""
+"""Compiling functions with Numba: cached on disk where that is possible, otherwise in memory only."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _phases: dict[Callable[..., Any], str] = {}
 def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **options: Any) -> Any:
     """Numba's `njit` with a disk cache, NumPy's division rules (no exception) and no hidden threads.
 
-    Where no folder for the cache can be written (a read-only image), the function is compiled anew in every process,
+    Where no folder for the cache can be written (a read-only image), the function is compiled again in every process,
     and one warning says what to set. With NUMBA_DISABLE_JIT=1 functions stay plain Python.
 
     Args:
         function: the function to compile; None when used as `@jit(...)`.
-        phase: it is called for every frame, and large. Compiling it is announced, since that takes seconds. It becomes
+        phase: it is called for every frame and is large, so compiling it takes seconds and is announced. It becomes
             part of compiled functions that call it, and is compiled by itself only where Python calls it.
         options: passed on to `njit`.
     """
@@ -51,7 +51,7 @@ def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **op
 
 
 def is_cached(phase: Any) -> bool:
-    """True if a phase's code is on disk; also where it never will be, because nothing can be cached or compiled."""
+    """True if a phase's code is on disk, or never will be because nothing can be cached or compiled here."""
     disabled = config.DISABLE_JIT  # type: ignore[attr-defined]
     cache = None if disabled else phase.stats.cache_path
     if cache is None:
@@ -61,13 +61,13 @@ def is_cached(phase: Any) -> bool:
 
 
 class _Announcer(event.Listener):
-    """Says that the tracker is being compiled: once as a warning, which a notebook shows, then phase by phase."""
+    """Logs that the tracker is being compiled: once as a warning, which a notebook shows, then phase by phase."""
 
     def __init__(self) -> None:
         self._announced = False
 
     def on_start(self, event: event.Event) -> None:
-        """A function is not in the cache, and is compiled now."""
+        """Log the start of compiling a function that is not in the cache."""
         name = _phases.get(event.data["dispatcher"].py_func)
         if name is None:
             return
@@ -80,7 +80,7 @@ class _Announcer(event.Listener):
         log.info("compiling %s", name)
 
     def on_end(self, event: event.Event) -> None:
-        """It has been compiled."""
+        """Nothing: only the start is logged."""
 
 
 event.register("numba:compile", _Announcer())  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ event.register("numba:compile", _Announcer())  # type: ignore[no-untyped-call]
 
 @lru_cache
 def _warn_not_cached() -> None:
-    """Once for all functions."""
+    """Warn that nothing can be cached: once for all functions."""
     warnings.warn(
         "compiled code cannot be cached here, so every start compiles again (about half a minute): "
         "set NUMBA_CACHE_DIR to a folder that can be written",
@@ -101,7 +101,7 @@ def _warn_not_cached() -> None:
 def _drop_stale(cache: Path) -> None:
     """Empty a cache folder that was filled from other sources of this package.
 
-    Numba looks only at the file of the function itself, but what it caches has the functions of the other files in it:
+    Numba checks only the file of the function itself, but the code that it caches includes functions of other files:
     after an upgrade it could go on running old code.
     """
     sources = sorted(Path(__file__).parent.rglob("*.py"))

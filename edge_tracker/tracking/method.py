@@ -1,4 +1,4 @@
-"""A tracking method: what every frame goes through, whichever method it is."""
+"""A tracking method: the phases that every frame goes through."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_tracker.errors import InputError
 from edge_tracker.tracking.arrays import Floats, Ints
 from edge_tracker.tracking.detections import BAD_FEATURE, DETECTION, Given, Scene, complain, measure, prepare, suppress
 from edge_tracker.tracking.parameters import Common, check
-from edge_tracker.tracking.tables import TrackTable
+from edge_tracker.tracking.track_table import TrackTable
 
 
 class Embeds(Protocol):
@@ -70,7 +70,7 @@ class Method(ABC):
         """An empty table of the kind that this method works on."""
 
     def no_features(self) -> Floats:
-        """Stands for "no features" in `Given`: (0, D)."""
+        """The features (0, D) of a `Given` without any."""
         return self.table.gallery.unit[:0]
 
     @abstractmethod

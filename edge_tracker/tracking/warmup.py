@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,18 @@ from edge_tracker.tracking.jit import is_cached
 from edge_tracker.tracking.method import Method
 from edge_tracker.tracking.parameters import Common
 
-log = logging.getLogger(__name__)
-
 METHODS = ("edge", "deepsort")
 
 
 def is_compiled(method: str) -> bool:
-    """True if a method ("deepsort" or "edge") has been compiled on this machine, or can never be ahead."""
-    return is_cached((edge_phases if method == "edge" else deepsort_phases).finish)
+    """True if a method ("deepsort" or "edge") is in the cache, or can never be because nothing can be cached."""
+    if method == "edge":
+        return is_cached(edge_phases.open_frame) and is_cached(edge_phases.close_frame)
+    return is_cached(deepsort_phases.step) and is_cached(deepsort_phases.step_by_motion)
 
 
 class _Identity:
-    """Stands for an embedder: the k-th detection's feature is the k-th unit vector."""
+    """An embedder for compiling: the k-th detection's feature is the k-th unit vector."""
 
     dimension = 2
 
@@ -37,11 +36,12 @@ class _Identity:
         return np.eye(2, dtype=np.float32)[places]
 
 
-def warm_up(method: str = "deepsort") -> None:
+def warm_up(method: str = "deepsort", *, own_classes: bool = False) -> None:
     """Compile everything that runs a frame, or load it from Numba's cache, so that no frame has to wait for it.
 
     Args:
         method: "deepsort" or "edge", as for `EdgeDeepSort`.
+        own_classes: compile what tracks of a class with methods of its own (`override_track_class`) use, too.
     """
     common = Common(nms_max_overlap=0.9)
     tracker: Method
@@ -67,15 +67,20 @@ def warm_up(method: str = "deepsort") -> None:
     other.load_state_dict(table.state_dict(), tracker.budget)
     table.shown()
 
-    # What tracks with methods of their own go through, one by one.
-    scene = tracker.prepare(given(2, 2))
+    table.box(0)
+    if own_classes:
+        _warm_up_single_tracks(tracker, given(2, 2))
+
+
+def _warm_up_single_tracks(tracker: Method, given: Given) -> None:
+    """Compile what is called for one track at a time, with two that are live, and a dense filter's functions."""
+    table, xyah = tracker.table, np.array([5.0, 10.0, 0.5, 20.0])
+    scene = tracker.prepare(given)
     table.predict(0, 1.0, 2.0)
     tracker.match(scene, 1.0)
-    table.update(0, np.array([5.0, 10.0, 0.5, 20.0]), 1.0, 1)
+    table.update(0, xyah, 1.0, 1)
     table.miss(1, 1.0)
-    table.box(0)
-    table.add_feature(0, features[0], 1)
+    table.add_feature(0, given.features[0], 1)
     tracker.finish(scene)
     kf = KalmanFilter()
-    state = kf.update(*kf.predict(*kf.initiate(np.array([5.0, 10.0, 0.5, 20.0]))), np.array([5.0, 10.0, 0.5, 20.0]))
-    kf.gating_distance(*state, np.array([[5.0, 10.0, 0.5, 20.0]]))
+    kf.gating_distance(*kf.update(*kf.predict(*kf.initiate(xyah)), xyah), xyah[None])

@@ -19,8 +19,8 @@ from edge_tracker.track_arrays import TrackArrays
 FPS = {"PETS09-S2L1": 7.0, "TUD-Stadtmitte": 25.0}
 
 
-class SmallLooks:
-    """An embedder made of a crop's colours: real looks, without a model. Counts what it is asked."""
+class SmallEmbedder:
+    """An embedder that takes a crop's colours for its feature: real appearance, without a model. Counts the crops."""
 
     dimension = 24
 
@@ -49,7 +49,7 @@ def configuration(method: str, **tracker) -> Config:
 def frames_of(
     data: Path, sequence: str, count: int, images: bool
 ) -> Iterator[tuple[int, Detections, np.ndarray | None]]:
-    """Number, detections and picture of the first frames of a sequence."""
+    """Number, detections and image of the first frames of a sequence."""
     found = MotDetections(data / "mot15" / sequence / "det" / "det.txt")
     video = cv2.VideoCapture(str(data / "mot15" / sequence / "vtest.avi")) if images else None
     for index in range(1, count + 1):
@@ -68,7 +68,7 @@ def record(
     sequence: str = "PETS09-S2L1",
     method: str = "edge",
     count: int = 200,
-    looks: bool = False,
+    appearance: bool = False,
     limit: int | None = None,
     lead: int = 0,
     dt: float = 1.0,
@@ -77,14 +77,14 @@ def record(
     """Record a run over the first frames of a sequence, and return the tracks of each frame.
 
     Args:
-        looks: with `SmallLooks`; PETS09-S2L1 alone has pictures.
+        appearance: with `SmallEmbedder`; only PETS09-S2L1 has images.
         lead: frames to track before the recording begins, as a run that goes on from a saved state has.
     """
     config = configuration(method, **settings)
-    tracker = open_tracker(config, SmallLooks() if looks else None, FPS[sequence])  # type: ignore[arg-type]
+    tracker = open_tracker(config, SmallEmbedder() if appearance else None, FPS[sequence])  # type: ignore[arg-type]
     answers = []
     recorder = None
-    for index, found, image in frames_of(data, sequence, lead + count, looks):
+    for index, found, image in frames_of(data, sequence, lead + count, appearance):
         if index == lead + 1:
             recorder = Recorder(folder, tracker, config.model_dump(), frame_rate=FPS[sequence], limit=limit)
         answer = track(tracker, found, image, dt)

@@ -92,7 +92,7 @@ def test_identities_go_on_after_the_process_was_killed(engines, demo_video, tmp_
     assert before & after, f"someone who is still there kept the number: {before}, {after}"
     # Smaller ones are of candidates that the state holds; those from there on may have been given before the end.
     assert all(number < next_id or number >= next_id + GIVEN_SINCE for number in after - before)
-    assert "continuing from a state" in log.read_text()
+    assert "continuing from a saved state" in log.read_text()
     entered = [e for line in [*first, *second] for e in line.get("events", []) if e["type"] == "enter"]
     kept = before & after
     assert all(sum(e["id"] == number for e in entered) <= 1 for number in kept), "who stayed has not entered anew"

@@ -128,7 +128,7 @@ def test_peak_memory_without_torch(demo):
 def test_peak_memory_of_the_very_first_run(engines, demo_video, tmp_path):
     """The one that compiles the tracker, too."""
     run_demo(tmp_path, engines, demo_video, "--max-frames", "30", NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert any((tmp_path / "cache").rglob("phases.close_frame-*.nbi"))
+    assert any((tmp_path / "cache").rglob("phases.step-*.nbi"))
     assert peak_mib(tmp_path) < 500
 
 

@@ -30,7 +30,7 @@ def recordings(tmp_path_factory, shared_data: Path) -> dict[str, Path]:
         for appearance in (True, False):
             name = method + ("" if appearance else "-motion")
             folders[name] = tmp_path_factory.mktemp(name)
-            record(folders[name], shared_data, method=method, count=FRAMES, looks=appearance)
+            record(folders[name], shared_data, method=method, count=FRAMES, appearance=appearance)
     return folders
 
 
@@ -93,11 +93,11 @@ def test_every_frame_of_every_track_is_accounted_for(recordings, name: str) -> N
             assert c.verdict
             assert c.verdict != "not chosen", str(e)
             owners = tracks.ids[tracks.detection == c.detection].tolist()
-            if c.taken_by is not None and e.event != "born":
+            if c.taken_by is not None and e.event != "started":
                 assert owners == [c.taken_by], str(e)
             assert c.confidence == pytest.approx(float(frame.confidence[c.detection]))
     events = {e.event for _, _, e in said.values()}
-    assert events == {"born", "matched", "missed", "ended"}
+    assert events == {"started", "matched", "missed", "ended"}
     ways = {e.by for _, _, e in said.values() if e.event == "matched"}
     expected = {
         "edge": {"motion", "re-entry", "exchange"}, "edge-motion": {"motion"}, "deepsort": {"cascade", "iou"},
@@ -177,7 +177,7 @@ def test_deepsort_numbers_at_real_identity_switches_are_those_of_scipy(recording
         ends = np.cumsum(state["features"])
         for track in (old, new):
             (e,) = explain(folder, track, index, index)
-            if e.event == "born":
+            if e.event == "started":
                 continue
             row = state["id"].tolist().index(track)
             predicted, projected = dense_prediction(state["mean"][row], state["covariance"][row])
@@ -331,6 +331,6 @@ def test_other_settings_are_explained_as_they_are(recordings) -> None:
 def test_the_text_names_the_frame_the_track_and_each_number(recordings) -> None:
     texts = [str(e) for e in explain(recordings["deepsort"], 5)]
     assert texts[0].startswith("frame ")
-    assert "track 5 (tentative) born at detection" in texts[0]
+    assert "track 5 (tentative) started at detection" in texts[0]
     assert any("taken in the cascade, level 1" in text for text in texts)
     assert any("appearance differs (cosine > 0.2); taken in the IoU stage" in text for text in texts)

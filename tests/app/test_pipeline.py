@@ -331,7 +331,7 @@ def test_a_frame_that_a_detector_spoils_costs_a_live_camera_that_frame(tmp_path,
     finally:
         camera.unplug()
     assert (stats.frames, stats.lost["frames"]) == (looked - 1, 1)
-    assert "is skipped: " in caplog.text
+    assert "is left out: " in caplog.text
 
 
 # ---- a configuration that changes ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from edge_tracker.app.replay.recordfile import FIRST_LINE, packed, read_records
 from edge_tracker.app.replay.recording import MIB, Recorder, RecordingEmbedder, without_secrets
 from edge_tracker.app.replay.replaying import Recording, Replay
 from edge_tracker.errors import OutputError, SourceError
-from tests.app.recorded import SmallLooks, configuration, frames_of, record, track
+from tests.app.recorded import SmallEmbedder, configuration, frames_of, record, track
 from tests.conftest import ROOT
 
 
@@ -125,7 +125,7 @@ def test_a_pipeline_text_is_not_written() -> None:
 
 
 def test_only_what_was_embedded_is_recorded(tmp_path: Path, shared_data: Path) -> None:
-    record(tmp_path, shared_data, count=100, looks=True)
+    record(tmp_path, shared_data, count=100, appearance=True)
     frames = list(Recording(tmp_path))
     found = sum(len(frame.ltwh) for frame in frames)
     features = sum(len(frame.features) for frame in frames)
@@ -139,8 +139,8 @@ def test_only_what_was_embedded_is_recorded(tmp_path: Path, shared_data: Path) -
 def test_features_are_those_of_the_boxes_asked_for(shared_data: Path) -> None:
     _, found, image = next(frames_of(shared_data, "PETS09-S2L1", 1, True))
     boxes = np.concatenate([found.ltwh, found.ltwh[:2]]).astype(np.float64)  # two boxes twice
-    looks = SmallLooks()
-    tap = RecordingEmbedder(looks)  # type: ignore[arg-type]
+    small = SmallEmbedder()
+    tap = RecordingEmbedder(small)  # type: ignore[arg-type]
     wanted = np.array([0, 2, len(boxes) - 2])
     tap.embed(image, boxes[:0])
     answer = tap.embed(image, boxes[wanted])
@@ -154,15 +154,15 @@ def test_features_are_those_of_the_boxes_asked_for(shared_data: Path) -> None:
     tap.embed(image, boxes[:1] + 1)
     places, features = tap.take(boxes)
     assert places.shape == (0,)
-    assert features.shape == (0, looks.dimension)
+    assert features.shape == (0, small.dimension)
 
 
 def test_the_tracker_gets_its_embedder_back(tmp_path: Path) -> None:
-    looks = SmallLooks()
-    tracker = EdgeDeepSort(embedder=looks, method="edge")  # type: ignore[arg-type]
+    small = SmallEmbedder()
+    tracker = EdgeDeepSort(embedder=small, method="edge")  # type: ignore[arg-type]
     with Recorder(tmp_path, tracker, {}):
-        assert tracker.embedder is not looks
-    assert tracker.embedder is looks
+        assert tracker.embedder is not small
+    assert tracker.embedder is small
 
 
 def test_runs_follow_each_other_in_a_folder(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["edge", "deepsort"])
 def test_a_limit_keeps_the_end_of_a_run(tmp_path: Path, shared_data: Path, method: str) -> None:
-    answers = record(tmp_path, shared_data, method=method, count=700, looks=True, limit=1)
+    answers = record(tmp_path, shared_data, method=method, count=700, appearance=True, limit=1)
     paths = segments(tmp_path)
     assert MIB // 2 < taken(tmp_path) <= MIB
     if method == "deepsort":
@@ -206,7 +206,7 @@ def test_a_limit_keeps_the_end_of_a_run(tmp_path: Path, shared_data: Path, metho
 
 def test_a_limit_counts_earlier_runs_and_removes_them_first(tmp_path: Path, shared_data: Path) -> None:
     for _ in range(3):
-        record(tmp_path, shared_data, method="deepsort", count=300, looks=True, limit=1)
+        record(tmp_path, shared_data, method="deepsort", count=300, appearance=True, limit=1)
         assert taken(tmp_path) <= MIB
     assert segments(tmp_path)[-1].name.startswith("000003-")
     assert not list(tmp_path.glob("000001-*"))
@@ -216,9 +216,9 @@ def test_a_limit_counts_earlier_runs_and_removes_them_first(tmp_path: Path, shar
 def test_a_state_beyond_the_limit_is_told_and_recording_goes_on(tmp_path: Path, caplog) -> None:
     tracker = EdgeDeepSort(embedder=None, n_init=1, nn_budget=None)
     boxes = np.array([[100.0 * k, 0, 50, 100] for k in range(20)])
-    looks = np.random.default_rng(1).normal(size=(20, 512)).astype(np.float32)
+    features = np.random.default_rng(1).normal(size=(20, 512)).astype(np.float32)
     for _ in range(30):
-        tracker.update(boxes, features=looks)
+        tracker.update(boxes, features=features)
     with Recorder(tmp_path, tracker, configuration("deepsort").model_dump(), limit=1) as recorder:
         nothing = np.empty((0, 4))
         for index in range(5):
@@ -249,7 +249,7 @@ from pathlib import Path
 from tests.app.recorded import record
 print("ready", flush=True)
 while True:
-    record(Path(sys.argv[1]), Path(sys.argv[2]), count=700, looks=True)
+    record(Path(sys.argv[1]), Path(sys.argv[2]), count=700, appearance=True)
 """
 
 
@@ -320,7 +320,7 @@ def test_damage_in_the_middle_is_an_error_that_names_the_file(tmp_path: Path, sh
 
 
 def test_a_missing_file_in_the_middle_is_told(tmp_path: Path, shared_data: Path, caplog) -> None:
-    record(tmp_path, shared_data, method="deepsort", count=700, looks=True, limit=1, nn_budget=5)
+    record(tmp_path, shared_data, method="deepsort", count=700, appearance=True, limit=1, nn_budget=5)
     paths = segments(tmp_path)
     assert len(paths) >= 3
     paths[1].unlink()
@@ -374,7 +374,7 @@ from tests.app.recorded import record
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
 try:
-    record(Path(sys.argv[1]), Path(sys.argv[2]), count=400, looks=True)
+    record(Path(sys.argv[1]), Path(sys.argv[2]), count=400, appearance=True)
 except OutputError as error:
     print(error)
 """

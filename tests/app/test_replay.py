@@ -33,7 +33,7 @@ def replayed(path: Path, *overrides: str) -> Replay:
 
 
 def rewrite(folder: Path, change) -> None:
-    """Write a recording anew, each record as `change(content, arrays)` leaves it."""
+    """Write a recording again, each record as `change(content, arrays)` leaves it."""
     (path,) = folder.glob("*.rec")
     records = list(read_records(path))
     for content, arrays in records:
@@ -47,10 +47,10 @@ def rewrite(folder: Path, change) -> None:
 def test_a_run_is_reproduced_bit_for_bit(
     tmp_path: Path, shared_data: Path, sequence: str, method: str, lead: int
 ) -> None:
-    for looks in (False, True) if sequence == "PETS09-S2L1" else (False,):
-        folder = tmp_path / str(looks)
+    for appearance in (False, True) if sequence == "PETS09-S2L1" else (False,):
+        folder = tmp_path / str(appearance)
         count = 100 if sequence == "TUD-Stadtmitte" else 300
-        answers = record(folder, shared_data, sequence, method, count, looks, lead=lead, dt=1.5)
+        answers = record(folder, shared_data, sequence, method, count, appearance, lead=lead, dt=1.5)
         replay = Replay(Recording(folder))
         for answer, (frame, tracks) in zip(answers, replay, strict=True):
             assert frame.dt == 1.5
@@ -68,7 +68,7 @@ TRACK_ARRAYS = ("ids", "ltrb", "class_ids", "confidence", "time_since_update", "
 
 @pytest.mark.parametrize("settings", [{"max_embeddings": 1}, {"selective": False}, {"class_aware": True}])
 def test_the_settings_of_the_run_are_those_of_the_replay(tmp_path: Path, shared_data: Path, settings: dict) -> None:
-    record(tmp_path, shared_data, count=200, looks=True, **settings)
+    record(tmp_path, shared_data, count=200, appearance=True, **settings)
     replay = replayed(tmp_path)
     assert (replay.result.difference, replay.result.missing) == (None, 0)
     if "max_embeddings" in settings:
@@ -149,8 +149,10 @@ def test_every_kind_of_difference_is_seen(tmp_path: Path, shared_data: Path, nam
 def test_other_settings_give_what_a_run_with_them_gives(tmp_path: Path, shared_data: Path) -> None:
     # Exact mode embeds everything, so whatever another setting asks for is there.
     recorded, other = tmp_path / "a", tmp_path / "b"
-    record(recorded, shared_data, method="deepsort", count=300, looks=True)
-    answers = record(other, shared_data, method="deepsort", count=300, looks=True, max_age=5, max_cosine_distance=0.1)
+    record(recorded, shared_data, method="deepsort", count=300, appearance=True)
+    answers = record(
+        other, shared_data, method="deepsort", count=300, appearance=True, max_age=5, max_cosine_distance=0.1
+    )
     replay = Replay(Recording(recorded), ["tracker.max_age=5", "tracker.max_cosine_distance=0.1"])
     for answer, (_, tracks) in zip(answers, replay, strict=True):
         assert tracks.ltrb.tobytes() == answer.ltrb.tobytes()
@@ -160,7 +162,7 @@ def test_other_settings_give_what_a_run_with_them_gives(tmp_path: Path, shared_d
 
 @pytest.mark.slow
 def test_other_settings_hold_across_files(tmp_path: Path, shared_data: Path) -> None:
-    settings = {"method": "deepsort", "count": 700, "looks": True, "nn_budget": 5}
+    settings = {"method": "deepsort", "count": 700, "appearance": True, "nn_budget": 5}
     record(tmp_path / "a", shared_data, limit=1, **settings)
     assert len(list((tmp_path / "a").glob("*.rec"))) > 1
     answers = record(tmp_path / "b", shared_data, max_age=3, **settings)
@@ -176,7 +178,7 @@ def test_other_settings_hold_across_files(tmp_path: Path, shared_data: Path) -> 
 def test_features_that_were_not_recorded_are_counted_under_other_settings(
     tmp_path: Path, shared_data: Path, capsys
 ) -> None:
-    record(tmp_path, shared_data, count=100, looks=True)
+    record(tmp_path, shared_data, count=100, appearance=True)
     replay = replayed(tmp_path, "tracker.selective=false")
     assert replay.result.embedded == replay.result.detections
     recorded = sum(len(frame.asked) for frame in Recording(tmp_path))
@@ -192,7 +194,7 @@ def test_features_that_are_missing_without_other_settings_are_an_error(
         if content["kind"] == "frame":
             arrays["asked"], arrays["features"] = arrays["asked"][:0], arrays["features"][:0]
 
-    record(tmp_path, shared_data, count=50, looks=True)
+    record(tmp_path, shared_data, count=50, appearance=True)
     rewrite(tmp_path, change)
     assert main(["replay", str(tmp_path)]) == BAD_INPUT
     (line,) = capsys.readouterr().err.splitlines()
@@ -205,7 +207,7 @@ def test_features_that_are_missing_without_other_settings_are_an_error(
 def test_the_other_method_begins_without_tracks(
     tmp_path: Path, shared_data: Path, recorded: str, other: str, caplog
 ) -> None:
-    record(tmp_path, shared_data, method=recorded, count=100, looks=True, lead=50)
+    record(tmp_path, shared_data, method=recorded, count=100, appearance=True, lead=50)
     replay = replayed(tmp_path, f"tracker.method={other}")
     assert "begins with" in caplog.text
     assert "tracks of another method" in caplog.text
@@ -284,7 +286,7 @@ def test_explaining_in_text_and_in_json(tmp_path: Path, shared_data: Path, capsy
 
 
 def test_it_needs_no_model_no_video_and_no_runtime(tmp_path: Path, shared_data: Path) -> None:
-    record(tmp_path, shared_data, count=30, looks=True)
+    record(tmp_path, shared_data, count=30, appearance=True)
     script = (
         "import sys\nfor name in ('onnxruntime', 'tensorrt', 'torch'): sys.modules[name] = None\n"
         f"from edge_tracker.cli import main\nsys.exit(main(['replay', {str(tmp_path)!r}, '--check']))"
@@ -299,7 +301,7 @@ def test_it_needs_no_model_no_video_and_no_runtime(tmp_path: Path, shared_data: 
 
 @pytest.mark.slow
 def test_records_that_are_whole_but_wrong_never_end_in_a_traceback(tmp_path: Path, shared_data: Path, capsys) -> None:
-    record(tmp_path, shared_data, count=6, looks=True)
+    record(tmp_path, shared_data, count=6, appearance=True)
     (path,) = tmp_path.glob("*.rec")
     records = list(read_records(path))
     header, frame = records[0], records[3]

@@ -266,7 +266,7 @@ def test_a_server_that_is_away_at_the_start(configuration, engines, tmp_path, ca
     assert is_ok(examine(load_config(helped)))
     capsys.readouterr()
     assert main(["run", "--config", write(tmp_path, helped), "--max-frames", "10"]) == 0
-    assert " by the fallback, still away: " in capsys.readouterr().out
+    assert " by the fallback, still unavailable: " in capsys.readouterr().out
     assert main(["run", "--config", write(tmp_path, configuration(
         embedder={"model": uri, "fallback": "nobody"}))]) == 2  # fmt: skip
     assert "error: embedder.fallback: no model named 'nobody'" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_no_state_and_damaged_ones_are_no_state(tmp_path, caplog):
         path.write_bytes(content)
         caplog.clear()
         assert load(path) is None
-        assert "identities start again at 1" in caplog.text
+        assert "identities start from 1 again" in caplog.text
     for meta in ({}, {"version": 99}, [], "x", {"version": 1}):
         np.savez(path, meta=np.array(json.dumps(meta)))
         assert load(path) is None

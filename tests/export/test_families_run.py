@@ -60,7 +60,7 @@ def exported(request, engines, tmp_path_factory) -> tuple[str, Embedder, Path]:
     network = from_family(family, None)
     model = network.to_embedder(17)
     manifest = ModelManifest(
-        family.name, "embedder", family.network, network.prepare.image, graph.OUTPUT, dimension=family.dimension
+        family.name, "embedder", family.network, network.prepare.image, graph.OUTPUT, dimension=family.known.dimension
     )
     graph.stamp(model, manifest)
     onnx.save(model, folder / f"{family.name}.onnx")

@@ -41,7 +41,7 @@ def _identity() -> bytes:
 def test_an_embedder_compiles_at_every_precision(family):
     network = from_family(family, None)
     full = network.to_embedder(17)
-    pictures = np.stack(samples.noise(2, family.height, family.width))
+    pictures = np.stack(samples.noise(2, family.known.height, family.known.width))
     for model in (full, graph.to_fp16(full), graph.to_int8(full, [pictures])):
         kinds = {tensor.data_type for tensor in model.graph.initializer}
         engine = compile_onnx(model.SerializeToString(), batch=2)

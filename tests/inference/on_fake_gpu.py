@@ -504,7 +504,7 @@ def test_frames_that_are_none(toy: Path, frame: np.ndarray, cuda: Cuda) -> None:
         embedder.embed(None, LTWH)  # type: ignore[arg-type]
     held = OnGpu(cuda, frame)
     held.__cuda_array_interface__["strides"] = (960, 1, 320)
-    with pytest.raises(InputError, match="side by side"):
+    with pytest.raises(InputError, match="adjacent in memory"):
         embedder.embed(held, LTWH)  # type: ignore[arg-type]
     held.free()
     embedder.close()

@@ -66,20 +66,20 @@ class Parity:
         by_id = {track.track_id: track for track in ours}
         assert len(by_id) == len(ours)
         known = {self.ours_of[t.track_id] for t in theirs if t.track_id in self.ours_of}
-        newborn = [track for track in ours if track.track_id not in known]
+        new = [track for track in ours if track.track_id not in known]
         for track in theirs:
             if track.track_id not in self.ours_of:
-                # Births are paired by their box; what they are called is arbitrary in the reference.
+                # New tracks are paired by their box; their ids are arbitrary in the reference.
                 box = exact_ltrb(track)
-                twin = min(newborn, key=lambda t, box=box: np.abs(t.to_ltrb() - box).max())
+                twin = min(new, key=lambda t, box=box: np.abs(t.to_ltrb() - box).max())
                 assert twin.track_id not in self.ours_of.values(), f"frame {self.frames}: an id has two counterparts"
                 self.ours_of[track.track_id] = twin.track_id
-                newborn.remove(twin)
+                new.remove(twin)
             twin_id = self.ours_of[track.track_id]
             assert twin_id in by_id, f"frame {self.frames}: track {twin_id} is gone, the reference still has it"
             self._compare(by_id[twin_id], track)
         ages = [track.age for track in ours]
-        assert ages == sorted(ages, reverse=True), f"frame {self.frames}: not in order of birth"
+        assert ages == sorted(ages, reverse=True), f"frame {self.frames}: not in the order in which they started"
 
     def _compare(self, ours: Any, theirs: Any) -> None:
         where = f"frame {self.frames}, track {ours.track_id}"

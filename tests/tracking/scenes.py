@@ -24,7 +24,7 @@ def crowd(
     """Yield ltwh (M, 4), features (M, D) float32 and the true object (M,) of every frame.
 
     Args:
-        objects: how many move through the picture; they bounce at its edges.
+        objects: the number that move through the frame; they bounce at its edges.
         frames: how many frames.
         dimension: D.
         seed: of everything random.

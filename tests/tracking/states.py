@@ -1,4 +1,4 @@
-"""Comparing trackers: their saved states, and what their tracks look like."""
+"""Comparing trackers: their saved states, and the values of their tracks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def assert_same_state(state: Mapping[str, np.ndarray], expected: Mapping[str, np
         assert state[name].dtype == array.dtype, name
 
 
-def look(tracks: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """All that tracks show of themselves, to be compared."""
+def values_of(tracks: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """All values that callers can read of tracks, to be compared."""
     return [
         (
             track.track_id,

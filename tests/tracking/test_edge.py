@@ -21,8 +21,8 @@ from edge_tracker.tracking.tables import CONFIRMED
 from tests.tracking.scenes import crowd, raw
 
 
-class Looks:
-    """An embedder that looks features up: those of a scene's detections, by their boxes."""
+class FeatureLookup:
+    """An embedder that returns given features: those of a scene's detections, by their boxes."""
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
@@ -47,13 +47,13 @@ def scene(seed: int = 0, objects: int = 12, frames: int = 60):
     return list(crowd(objects, frames, 16, seed=seed, width=640, height=480, occlusions=True))
 
 
-def follow(tracker: EdgeDeepSort, frames, looks: Looks | None = None, appearance: bool = True) -> list[tuple]:
+def follow(tracker: EdgeDeepSort, frames, lookup: FeatureLookup | None = None, appearance: bool = True) -> list[tuple]:
     """The tracker's results for each frame: ids, boxes and detections of the tracks that were seen."""
     reported = []
     for ltwh, features, _ in frames:
-        if looks is not None:
-            looks.show(ltwh, features)
-        given = features if appearance and looks is None else None
+        if lookup is not None:
+            lookup.show(ltwh, features)
+        given = features if appearance and lookup is None else None
         tracks = tracker.update(ltwh, np.full(len(ltwh), 0.95), features=given, frame=FRAME)
         seen = tracks[tracks.confirmed & (tracks.detection >= 0)]
         reported.append((seen.ids, seen.ltrb, seen.detection))
@@ -85,7 +85,7 @@ def test_motion_reaches_its_aim_on_the_real_sequences(shared_data: Path) -> None
 
 
 @pytest.mark.slow
-def test_looks_reach_their_aim_on_a_real_video(shared_data: Path, engines: Path) -> None:
+def test_appearance_reaches_its_aim_on_a_real_video(shared_data: Path, engines: Path) -> None:
     """The shorter of the two videos, with MobileNetV2: HOTA 55 with all detections embedded, or a fifth."""
     pytest.importorskip("trackeval")
     from benchmarks.quality import evaluate, record
@@ -112,7 +112,7 @@ def test_what_is_reported_makes_sense(seed: int, appearance: bool, aware: bool, 
             ltwh, features, who = ltwh[:0], features[:0], who[:0]
         tracks = tracker.update(ltwh, rng.uniform(0.2, 1, len(ltwh)), who % 2, features if appearance else None, dt=dt)
         assert len(set(tracks.ids.tolist())) == len(tracks)
-        assert (np.diff(tracks.ids) > 0).all(), "in order of birth"
+        assert (np.diff(tracks.ids) > 0).all(), "in the order in which they started"
         assert np.isfinite(tracks.ltrb).all()
         assert (tracks.ltrb[:, 2:] > tracks.ltrb[:, :2]).all()
         matched = tracks.detection[tracks.detection >= 0]
@@ -237,14 +237,14 @@ def test_tracks_with_methods_of_their_own_are_the_same(selective: bool) -> None:
             super().update(kf, detection)
             self.box = self.to_ltwh()
 
-    looks = [Looks(16), Looks(16)]
+    embedders = [FeatureLookup(16), FeatureLookup(16)]
     plain, mine = (
-        EdgeDeepSort(method="edge", embedder=look if selective else None, override_track_class=kind)
-        for look, kind in zip(looks, (None, Mine), strict=True)
+        EdgeDeepSort(method="edge", embedder=embedder if selective else None, override_track_class=kind)
+        for embedder, kind in zip(embedders, (None, Mine), strict=True)
     )
     for ltwh, features, _ in scene(4):
-        for look in looks:
-            look.show(ltwh, features)
+        for embedder in embedders:
+            embedder.show(ltwh, features)
         given = None if selective else features
         theirs, ours = (t.update_tracks(raw(ltwh), given, FRAME, others=list(range(len(ltwh)))) for t in (plain, mine))
         assert [t.track_id for t in ours] == [t.track_id for t in theirs]
@@ -253,21 +253,21 @@ def test_tracks_with_methods_of_their_own_are_the_same(selective: bool) -> None:
         for track in ours:
             if track.hits == 1:
                 assert np.allclose(track.first, track.original_ltwh, rtol=1e-5)
-    assert looks[0].asked == looks[1].asked
+    assert embedders[0].asked == embedders[1].asked
 
 
 def test_only_a_part_is_embedded_and_no_more_than_allowed() -> None:
     frames = scene(6, objects=25, frames=100)
     everything = sum(len(ltwh) for ltwh, _, _ in frames)
-    looks = Looks(16)
-    follow(EdgeDeepSort(method="edge", embedder=looks), frames, looks)
-    assert 0 < sum(looks.asked) < everything / 2
-    few = Looks(16)
+    lookup = FeatureLookup(16)
+    follow(EdgeDeepSort(method="edge", embedder=lookup), frames, lookup)
+    assert 0 < sum(lookup.asked) < everything / 2
+    few = FeatureLookup(16)
     tracker = EdgeDeepSort(method="edge", embedder=few, max_embeddings=2)
     follow(tracker, frames, few)
     assert max(few.asked) == 2
     assert tracker.embed_seconds > 0
-    every = Looks(16)
+    every = FeatureLookup(16)
     tracker = EdgeDeepSort(method="edge", embedder=every, selective=False)
     all_embedded = follow(tracker, frames, every)
     assert sum(every.asked) == everything
@@ -276,13 +276,13 @@ def test_only_a_part_is_embedded_and_no_more_than_allowed() -> None:
 
 def test_a_failing_embedder_leaves_the_tracker_as_it_was() -> None:
     frames = scene(7)
-    looks = Looks(16)
-    tracker = EdgeDeepSort(method="edge", embedder=looks, frame_rate=5)
+    lookup = FeatureLookup(16)
+    tracker = EdgeDeepSort(method="edge", embedder=lookup, frame_rate=5)
     failed = 0
     for ltwh, features, _ in frames:
-        looks.show(ltwh, features)
+        lookup.show(ltwh, features)
         before = tracker.state_dict()
-        looks.fails = True
+        lookup.fails = True
         try:
             tracker.update(ltwh, np.full(len(ltwh), 0.95), frame=FRAME)
         except RuntimeError:
@@ -290,13 +290,13 @@ def test_a_failing_embedder_leaves_the_tracker_as_it_was() -> None:
             after = tracker.state_dict()
             equal = [np.array_equal(before[k], after[k], equal_nan=after[k].dtype.kind == "f") for k in before]
             assert all(value for name, value in zip(before, equal, strict=True) if "gallery" not in name)
-            looks.fails = False
+            lookup.fails = False
             tracker.update(ltwh, np.full(len(ltwh), 0.95), frame=FRAME)
     assert failed > 5
 
 
 def test_a_returning_object_gets_its_number_back() -> None:
-    """Gone for 2 s and back elsewhere: too far for motion, but it looks the same."""
+    """Gone for 2 s and back elsewhere: too far for motion, but with the same appearance."""
 
     def run(appearance: bool) -> set[int]:
         tracker = EdgeDeepSort(method="edge", embedder=None, frame_rate=10)
@@ -316,14 +316,14 @@ def test_a_returning_object_gets_its_number_back() -> None:
 
 
 def test_identities_that_were_swapped_in_a_crossing_are_swapped_back() -> None:
-    """Two that meet and turn round: motion takes each for the other, looks tell."""
-    looks = np.eye(2, 8, dtype=np.float32)
+    """Two that meet and turn round: motion takes each for the other, appearance tells."""
+    appearance = np.eye(2, 8, dtype=np.float32)
     owners: dict[int, set[int]] = {}
     tracker = EdgeDeepSort(method="edge", embedder=None, frame_rate=10)
     for frame in range(60):
         apart = abs(frame - 30) * 8.0 + 4.0
         boxes = np.array([[300.0 - apart, 50.0, 40.0, 100.0], [300.0 + apart, 50.0, 40.0, 100.0]])
-        tracks = tracker.update(boxes, np.full(2, 0.99), features=looks)
+        tracks = tracker.update(boxes, np.full(2, 0.99), features=appearance)
         seen = tracks[tracks.confirmed & (tracks.detection >= 0)]
         if frame < 25 or frame > 45:
             for i, d in zip(seen.ids.tolist(), seen.detection.tolist(), strict=True):

@@ -184,7 +184,7 @@ def test_the_gallery_of_a_deleted_track_is_dropped() -> None:
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_same_tracks_where_all_compete_for_all(noise: float) -> None:
-    """A crowd that stands in one spot: every detection is in every track's gate, and looks like many."""
+    """A crowd that stands in one spot: each detection is in every track's gate, and resembles many."""
     parity = Parity(max_cosine_distance=0.9, nn_budget=6, max_age=8)
     for ltwh, features, _ in crowd(12, 25, 5, seed=2, width=40, height=30, noise=noise, jitter=0.05, unit=False):
         parity.update(raw(ltwh), features)

@@ -30,7 +30,7 @@ def detections(folder: Path) -> list[np.ndarray]:
 
 
 def wandering_features(frames: list[np.ndarray], dimension: int = 16) -> list[np.ndarray]:
-    """Random but fixed features that change smoothly over the picture, so that neighbours look alike."""
+    """Random but fixed features that change smoothly over the frame, so that neighbours have a similar appearance."""
     rng = np.random.default_rng(7)
     waves, phase = rng.normal(0, 1 / 150, (4, dimension)), rng.uniform(0, 2 * np.pi, dimension)
     return [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_tracker import EdgeDeepSort, TrackArrays
 from tests.tracking.scenes import crowd, raw
-from tests.tracking.states import assert_same_state, look
+from tests.tracking.states import assert_same_state, values_of
 
 Frames = list[tuple[np.ndarray, np.ndarray]]
 
@@ -66,11 +66,11 @@ def run(tracker: EdgeDeepSort, frames: Frames) -> Iterator[TrackArrays]:
         yield tracker.update(ltwh, np.linspace(0.5, 0.9, len(ltwh)), classes, features)
 
 
-def assert_sound(tracks: TrackArrays, seen: set[int], alive: set[int]) -> set[int]:
-    """No id twice in a frame, no id again once it is gone, everything finite; gives the ids alive now."""
+def assert_sound(tracks: TrackArrays, seen: set[int], live: set[int]) -> set[int]:
+    """No id twice in a frame, no id again once it is gone, everything finite; gives the ids live now."""
     ids = tracks.ids.tolist()
     assert ids == sorted(set(ids))
-    assert not (set(ids) - alive) & seen, "an id is used again"
+    assert not (set(ids) - live) & seen, "an id is used again"
     assert np.isfinite(tracks.ltrb).all()
     assert (tracks.ltrb[:, 2:] >= tracks.ltrb[:, :2]).all()
     matched = tracks.detection[tracks.detection >= 0].tolist()
@@ -86,9 +86,9 @@ def assert_sound(tracks: TrackArrays, seen: set[int], alive: set[int]) -> set[in
 def test_ids_are_unique_and_never_used_again(frames: Frames, arguments: dict) -> None:
     tracker = EdgeDeepSort(embedder=None, **arguments)
     seen: set[int] = set()
-    alive: set[int] = set()
+    live: set[int] = set()
     for tracks in run(tracker, frames):
-        alive = assert_sound(tracks, seen, alive)
+        live = assert_sound(tracks, seen, live)
         state = tracker.state_dict()
         for name in ("mean", "covariance", "age", "time_since_update", "gallery_unit", "gallery_norm"):
             assert np.isfinite(state[name]).all(), name
@@ -102,7 +102,7 @@ def test_ids_are_unique_and_never_used_again(frames: Frames, arguments: dict) ->
 def test_the_state_stays_finite_whatever_the_boxes(frames: list, arguments: dict, by_motion: bool) -> None:
     tracker = EdgeDeepSort(embedder=None, drop_invalid=True, **arguments)
     seen: set[int] = set()
-    alive: set[int] = set()
+    live: set[int] = set()
     for boxes, seed in frames:
         rng = np.random.default_rng(seed)
         features = rng.normal(size=(len(boxes), 3)) * 10.0 ** rng.uniform(-40, 37, (len(boxes), 1))
@@ -111,7 +111,7 @@ def test_the_state_stays_finite_whatever_the_boxes(frames: list, arguments: dict
             np.full(len(boxes), 0.5),
             features=None if by_motion else features.astype(np.float32),
         )
-        alive = assert_sound(tracks, seen, alive)
+        live = assert_sound(tracks, seen, live)
         for name, array in tracker.state_dict().items():
             if name not in ("meta", "confidence"):
                 assert np.isfinite(array).all(), name
@@ -134,7 +134,7 @@ def test_the_order_of_detections_does_not_matter(frames: Frames, arguments: dict
         assert len(first) == len(second)
         place = {int(order[d]) if d >= 0 else -1 - k: k for k, d in enumerate(second.detection.tolist())}
         for k, (track, detection) in enumerate(zip(first.ids.tolist(), first.detection.tolist(), strict=True)):
-            if track not in twin:  # a birth: its twin is the track born of the same detection
+            if track not in twin:  # a new track: its twin is the one that started at the same detection
                 twin[track] = int(second.ids[place[detection]])
             other = second.ids.tolist().index(twin[track])
             assert (int(order[second.detection[other]]) if second.detection[other] >= 0 else -1) == detection
@@ -153,7 +153,7 @@ def test_a_saved_state_changes_nothing(frames: Frames, arguments: dict, at: int,
         if k == at % len(frames):
             resumed = EdgeDeepSort(embedder=None, **arguments)
             resumed.load_state_dict(tracker.state_dict())
-            assert look(resumed.tracker.tracks) == look(tracker.tracker.tracks)
+            assert values_of(resumed.tracker.tracks) == values_of(tracker.tracker.tracks)
         if by_motion:
             tracker.update(ltwh)
             if resumed is not None:
@@ -161,7 +161,7 @@ def test_a_saved_state_changes_nothing(frames: Frames, arguments: dict, at: int,
         else:
             tracks = tracker.update_tracks(raw(ltwh), embeds=features)
             if resumed is not None:
-                assert look(resumed.update_tracks(raw(ltwh), embeds=features)) == look(tracks)
+                assert values_of(resumed.update_tracks(raw(ltwh), embeds=features)) == values_of(tracks)
         if resumed is not None:
             assert_same_state(resumed.state_dict(), tracker.state_dict())
 

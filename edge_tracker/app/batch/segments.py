@@ -93,7 +93,7 @@ def _covered(one: ResultRows, other: ResultRows) -> Iterator[tuple[int, int, flo
     ends = np.searchsorted(other.frames, one.frames, "right").tolist()
     for k, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         for n in range(begin, end):
-            overlap = iou(one.boxes[k], other.boxes, n)
+            overlap = iou(one.boxes[k], other.boxes[n])
             if overlap >= LEAST_IOU:
                 yield k, n, overlap
 

@@ -36,7 +36,7 @@ def examine_needs(config: Config) -> Iterator[Finding]:
 
 
 def _ask_server(address: str) -> str:
-    """Ask a server about a model; the answer in words."""
+    """Open a model on a server and describe it."""
     model = TritonModel(address)
     try:
         manifest = model.manifest

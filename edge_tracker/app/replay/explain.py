@@ -1,4 +1,4 @@
-"""Why a track of a replay got its detection, or lost it, frame by frame.
+"""Explanations of a track of a replay, frame by frame: the detection it was matched to, and the reasons.
 
 Before a frame the tracker is copied; after it, the copy goes through the same phases, and the numbers that decided are
 read between them. The outcome itself is read from the tracker.
@@ -103,11 +103,10 @@ class Explainer:
             state = CONFIRMED if tracks.confirmed[row] else TENTATIVE
         if not len(rows):
             assert detection is not None
-            born = Explanation(
-                frame.index, self._id, "born", STATES[state], 0.0, None, box, detection, "birth", twin.limits,
+            return Explanation(
+                frame.index, self._id, "started", STATES[state], 0.0, None, box, detection, "start", twin.limits,
                 twin.tracks_for(twin.place(detection)),
             )  # fmt: skip
-            return born
         row = int(rows[0])
         event = "ended" if not len(after) else "missed" if detection is None else "matched"
         by = twin.by(row) if event == "matched" and twin.match[row] != NONE else None

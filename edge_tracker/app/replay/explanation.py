@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Candidate:
-    """A detection that a track could have got; or, at a birth, a track that could have got the detection.
+    """A track and a detection that could have been matched. At the start of a track: its detection and other tracks.
 
     Attributes:
         detection: place in the frame's detections, from 0.
@@ -35,13 +35,13 @@ class Explanation:
     Attributes:
         frame: its index.
         track: the id.
-        event: "born", "matched", "missed" or "ended".
-        state: "tentative" or "confirmed" before the frame; at a birth, after it.
+        event: "started", "matched", "missed" or "ended".
+        state: "tentative" or "confirmed" before the frame; at its start, after it.
         since: frames since the last detection, this one included.
-        predicted: left, top, width, height, pixels; None at a birth.
+        predicted: left, top, width, height, pixels; None at its start.
         box: the same of the track after the frame; None when it has ended.
         detection: place of its detection in the frame, None without one.
-        by: how it got it: "motion", "re-entry", "exchange", "cascade", "iou" or "birth".
+        by: how it got it: "motion", "re-entry", "exchange", "cascade", "iou" or "start".
         limits: what the numbers were held to.
         candidates: the likeliest, best first.
         notes: what else happened to it.
@@ -66,7 +66,7 @@ class Explanation:
 
     def __str__(self) -> str:
         got = "" if self.detection is None else f" detection {self.detection}" + (f" by {self.by}" if self.by else "")
-        if self.event == "born":
+        if self.event == "started":
             got = f" at detection {self.detection}"
         lines = [f"frame {self.frame}: track {self.track} ({self.state}) {self.event}{got}"]
         if self.predicted is not None:
@@ -76,12 +76,12 @@ class Explanation:
                 f"{frames_in_words(self.since)} after its last detection"
             )
         for c in self.candidates:
-            who = f"track {c.track}" if self.event == "born" else f"detection {c.detection}"
+            who = f"track {c.track}" if self.event == "started" else f"detection {c.detection}"
             sure = "" if c.confidence is None else f" (confidence {c.confidence:.2f})"
             numbers = ", ".join(f"{name} {value:.3g}" for name, value in c.numbers.items())
-            lines.append(f"  {who}{'' if self.event == 'born' else sure}: {numbers}: {c.verdict}")
+            lines.append(f"  {who}{'' if self.event == 'started' else sure}: {numbers}: {c.verdict}")
         if not self.candidates:
-            lines.append("  no track is near" if self.event == "born" else "  no detection is near")
+            lines.append("  no track is near" if self.event == "started" else "  no detection is near")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 

@@ -69,7 +69,7 @@ class Twin(ABC):
 
     @abstractmethod
     def near(self, row: int, k: int) -> tuple[float, ...] | None:
-        """A key by which the likeliest pairs come first; None for pairs that nobody would think of."""
+        """A sort key that puts the likeliest pairs first; None for pairs out of the question."""
 
     @abstractmethod
     def verdict(self, row: int, k: int) -> str:
@@ -84,7 +84,7 @@ class Twin(ABC):
         """The reason why a row that had no detection has ended."""
 
     def notes(self, row: int) -> list[str]:
-        """Whatever else there is to say of a row."""
+        """Further remarks on a row."""
         return []
 
     def owner(self, k: int, match: np.ndarray | None = None) -> int:
@@ -110,7 +110,7 @@ class Twin(ABC):
         return self.core.class_aware and bool(self.class_id[row] != self.detections[k]["class_id"])
 
     def candidate(self, row: int, k: int) -> Candidate:
-        """A pair with all there is to say of it."""
+        """A pair with its numbers and its outcome."""
         confidence = float(self.detections[k]["confidence"])
         owner = self.owner(k)
         return Candidate(

@@ -1,1 +1,1 @@
-"""A run: its cameras with their threads, shared models, and saved state."""
+"""A run: cameras, their threads, what they share, and what outlives them."""

@@ -1,4 +1,4 @@
-"""Returning memory to the system as soon as it is free."""
+"""Memory that returns to the system as soon as it is freed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ LARGE = 128 << 10  # glibc's own starting value, bytes
 def give_back_large_blocks() -> None:
     """Keep frames out of the heaps of the threads that decode, track and write them.
 
-    Whenever a large block is freed, glibc raises the size from which blocks are returned to the system, up to 32 MiB
-    (mallopt(3)). Frames are then allocated in the heap of each thread, which never shrinks: some 40 MiB for one small
-    camera. If the size is set explicitly, it stays. Other C libraries have no such heaps, and nothing is done.
+    glibc raises the size from which a block is given back when it is freed, up to 32 MiB, as large blocks are freed
+    (mallopt(3)). Frames then come from a heap for each thread, which never shrinks: some 40 MiB for one small camera.
+    Set explicitly, the size stays. Other C libraries have no such heaps, and nothing is done.
     """
     try:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)

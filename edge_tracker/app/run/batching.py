@@ -1,6 +1,6 @@
-"""One detector and one embedder for several cameras: calls that arrive while the model is busy form the next batch.
+"""One detector and one embedder for several cameras: calls made while the model is busy are batched in its next call.
 
-There is no extra thread: the caller that gets the lock of the model works for all waiting callers.
+There is no thread for it: the caller that gets the model's lock runs the calls of all that wait.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _Call(Generic[Asked, Answer]):
 
 
 class Batcher(Generic[Asked, Answer]):
-    """Combines calls from several threads.
+    """Batches calls from several threads.
 
     Args:
-        run: answers several calls at once, in order.
-        most: largest number of calls at once.
+        run: answers a batch of calls, in order.
+        most: most calls in a batch.
     """
 
     def __init__(self, run: Callable[[Sequence[Asked]], Sequence[Answer]], most: int) -> None:
@@ -43,7 +43,7 @@ class Batcher(Generic[Asked, Answer]):
         self._busy = threading.Lock()
 
     def __call__(self, asked: Asked) -> Answer:
-        """The answer to one call. If the batch fails, all of its callers get the error."""
+        """The answer to one call. An error is raised in all callers of the batch."""
         call: _Call[Asked, Answer] = _Call(asked)
         self._waiting.append(call)  # atomic, as is taking from the front below
         while not call.done:
@@ -69,7 +69,7 @@ class Batcher(Generic[Asked, Answer]):
 
 
 class SharedDetector:
-    """A `Detector` that several threads can use."""
+    """A `Detector` that several threads may call."""
 
     def __init__(self, detector: Detector, cameras: int, stats: Stats) -> None:
         self.detector = detector
@@ -91,7 +91,7 @@ class SharedDetector:
 
 
 class SharedEmbedder:
-    """An `Embedder` that several trackers can use, each from its own thread."""
+    """An `Embedder` that several trackers may call, each from its own thread."""
 
     def __init__(self, embedder: Embedder, cameras: int, stats: Stats) -> None:
         self._embedder = embedder

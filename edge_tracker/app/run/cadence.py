@@ -1,4 +1,4 @@
-"""The choice of frames for the detector."""
+"""The choice of the frames that the detector runs on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_SKIPPED = 30
 
 
 class Cadence:
-    """Chooses the frames for the detector: every Nth, or as many as a frame rate leaves time for."""
+    """Chooses the frames that the detector runs on: every Nth, or as many as a frame rate leaves time for."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self._every, self._hold = config.every, config.hold_fps
@@ -19,13 +19,13 @@ class Cadence:
 
     @property
     def every(self) -> int:
-        """The current N."""
+        """N at present."""
         if self._hold is None:
             return self._every
         return min(MOST_SKIPPED, max(1, math.ceil((self._seconds or 0.0) * self._hold)))
 
     def due(self) -> bool:
-        """True if the next frame is one for the detector."""
+        """True if the detector is to run on the next frame; call once a frame."""
         self._since += 1
         if self._since < self.every and self._seconds is not None:
             return False
@@ -33,5 +33,5 @@ class Cadence:
         return True
 
     def took(self, seconds: float) -> None:
-        """Take note that a detection took this many seconds."""
+        """Note how long a detection took."""
         self._seconds = seconds if self._seconds is None else 0.8 * self._seconds + 0.2 * seconds

@@ -31,20 +31,20 @@ from edge_tracker.track_arrays import TrackArrays
 
 log = logging.getLogger(__name__)
 
-# A frame of a live source counts for the time since the one before, but for at least this part of a frame.
+# A frame of a live source counts as many frame times as have passed, but at least this much of one.
 LEAST_STEP = 0.1
 QUEUE = 2  # frames between detection and tracking
-# Identities skipped after a crash: more than are ever assigned between two saves.
+# Identities left out after a crash: more than are ever given between two savings.
 GIVEN_SINCE = 1000
-NONE_ALIVE = 1e9  # frames after which no track is left
+NONE_ALIVE = 1e9  # frames after which nobody is left
 
 
 class CameraParts(NamedTuple):
-    """The opened parts that process one camera's frames.
+    """The parts of one camera, opened: its frames pass through them in this order.
 
     Attributes:
         source: its frames; stays the caller's to close.
-        finder: finds the objects.
+        finder: detects objects.
         tracker: its own tracker.
         writer: its outputs.
     """
@@ -56,11 +56,11 @@ class CameraParts(NamedTuple):
 
 
 class Saving(NamedTuple):
-    """Saving of a camera's state.
+    """The saving of a camera's state.
 
     Attributes:
-        save: stores a state.
-        every: seconds between two saves.
+        save: saves a state.
+        every: seconds between two savings.
     """
 
     save: Callable[[CameraState], None]
@@ -69,38 +69,36 @@ class Saving(NamedTuple):
 
 class _Detected(NamedTuple):
     frame: Frame
-    found: Detections | None  # None for a frame without detection
+    found: Detections | None  # None for a frame that the detector did not look at
 
 
 class CameraRun:
     """One camera, opened.
 
     Args:
-        parts: process its frames.
-        cadence: chooses the frames for the finder.
-        reporter: makes its results.
-        saving: saving of its state; None to save nothing.
+        parts: the parts that process its frames.
+        cadence: chooses the frames that the finder runs on.
+        reporter: makes results of its tracks.
+        saving: the saving of its state; None to save nothing.
 
     Attributes:
         source, writer: of the parts; stats: of the reporter.
         cadence: as given, until `change`.
-        error: the error that ended the camera, if there was one.
+        error: the error that ended the camera, or None.
         recorder: records the run; None if it is not recorded.
-        resumed: a sentence about the earlier run that is continued; "" if there is none.
+        resumed: a sentence about the earlier run that it continues; "" for none.
     """
 
     def __init__(self, parts: CameraParts, cadence: Cadence, reporter: Reporter, saving: Saving | None = None) -> None:
         self.source, self._finder, self._tracker, self.writer = parts
         self.cadence, self._reporter, self.stats = cadence, reporter, reporter.stats
         if self.source.live:
-            self.stats.lost["frames"] = (
-                0  # from the start: monitoring cannot see the rise of a counter that starts at 1
-            )
+            self.stats.lost["frames"] = 0  # from the start: nobody sees a counter rise that begins at 1
         self.error: BaseException | None = None
         self.recorder: Recorder | None = None
         self._rate = self.source.fps or FRAME_RATE
         self._time: float | None = None
-        self._gap = 0.0  # frames before the first one, or since the last update of the tracker
+        self._gap = 0.0  # frames that passed before the first one, or since the last that the tracker saw
         self.resumed = ""
         self._saving = saving
         self._next_save = math.inf if saving is None else time.monotonic() + saving.every
@@ -117,27 +115,27 @@ class CameraRun:
 
     @property
     def camera(self) -> Camera:
-        """Its current configuration."""
+        """The camera's part of the configuration in force."""
         return self._reporter.camera
 
     def start(self, max_frames: int | None) -> None:
-        """Start; `max_frames` ends the camera after so many frames."""
+        """Start the threads; the camera ends after `max_frames`, if given."""
         self._max_frames = max_frames
         self.writer.start()
-        for thread in reversed(self._threads):  # each checks that the next one is running
+        for thread in reversed(self._threads):  # the first needs the second to be alive
             thread.start()
 
     @property
     def running(self) -> bool:
-        """True while frames are being processed."""
+        """True while frames are still processed."""
         return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Read no more frames; those that were read are still processed."""
+        """Take no more frames; those already taken are still processed."""
         self._stop.set()
 
     def finish(self, timeout: float) -> bool:
-        """Wait so many seconds for the threads, and close the outputs; False if something still hangs.
+        """Wait up to `timeout` seconds for the threads, and close the outputs; False if a thread still runs.
 
         Raises:
             OutputError: a result cannot be written.
@@ -146,24 +144,24 @@ class CameraRun:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self.running:
-            log.error("%s: still busy after %.0f s; not waited for any longer", self.stats.name, timeout)
+            log.error("%s: still busy after %.0f s; not waiting any longer", self.stats.name, timeout)
         elif self.recorder is not None:
             self.recorder.close()
         self.writer.finish(max(1.0, deadline - time.monotonic()))
         return not self.running
 
     def change(self, camera: Camera, detector: DetectorConfig) -> None:
-        """Apply other zones, lines and outputs, and another cadence, from the next frame on."""
+        """Apply other zones, lines, outputs and another cadence from the next frame on."""
         if camera.outputs != self.camera.outputs:
             self.writer.reopen(openers_of(camera.outputs, self.source.fps, self.source.live))
         self.cadence = Cadence(detector)
         self._new = camera
 
     def save(self, clean: bool = False) -> None:
-        """Save the state, if saving is configured. Only between frames, or when nothing runs.
+        """Save the state, unless nothing is to be saved. Call only between frames, or when no thread runs.
 
         Args:
-            clean: True if no identity will be assigned afterwards.
+            clean: True if no identity will be given afterwards.
         """
         if self._saving is not None:
             self._next_save = time.monotonic() + self._saving.every
@@ -171,7 +169,7 @@ class CameraRun:
             self._saving.save(CameraState(self._tracker.state_dict(), meta, clean=clean))
 
     def resume(self, state: CameraState, within: float) -> None:
-        """Continue from the state of an earlier run, with its tracks if it is at most `within` seconds old."""
+        """Continue from an earlier run's state: with its tracks if it is at most `within` seconds old."""
         meta = state.meta
         recent = state.age is not None and state.age <= within
         try:
@@ -179,11 +177,11 @@ class CameraRun:
             self._tracker.skip_ids(0 if state.clean else GIVEN_SINCE)
             self._gap = state.age * self._rate if recent and state.age is not None else NONE_ALIVE
         except InputError as error:
-            log.warning("%s: earlier tracks cannot be continued (%s)", self.stats.name, error)
+            log.warning("%s: the saved tracks cannot be used (%s)", self.stats.name, error)
             self._tracker.skip_ids(int(meta["next_id"]) - 1 + GIVEN_SINCE)
         self._reporter.load(meta)
         age = f"{state.age:.0f} s old" if state.age is not None else "of unknown age"
-        self.resumed = f"continuing from a state {age}; the next identity is {self._tracker.next_id}"
+        self.resumed = f"continuing from a saved state {age}; the next identity is {self._tracker.next_id}"
 
     # ---- the threads -------------------------------------------------------------------------------------------------
 
@@ -192,7 +190,7 @@ class CameraRun:
             work()
         except EdgeTrackerError as error:
             self._fail(error)
-        except Exception as error:  # a bug, but only of one camera: the others continue
+        except Exception as error:  # a bug: of one camera, so the others go on
             log.exception("%s: failed", self.stats.name)
             self._fail(error)
 
@@ -231,10 +229,10 @@ class CameraRun:
         while (item := self._queue.get()) is not None:
             try:
                 self._work(item)
-            except InputError as error:  # invalid detections or an invalid frame: one frame is lost, not the camera
+            except InputError as error:  # bad numbers of a detector, or a bad frame: one frame is lost, not the camera
                 if not self.source.live:
                     raise
-                log.error("%s: frame %d is skipped: %s", self.stats.name, item.frame.index, error)
+                log.error("%s: frame %d is left out: %s", self.stats.name, item.frame.index, error)
                 self.stats.lost["frames"] += 1
         if not self.source.live:
             self._reporter.end_objects()
@@ -279,7 +277,7 @@ class CameraRun:
             self._reporter.change(camera)
 
     def _step(self, frame: Frame) -> float:
-        """Frames since the last one; of a live source, computed from the time, since frames may be lost."""
+        """Frames since the last one; for a live source, which may lose some, by the time that has passed."""
         before, self._time = self._time, frame.time
         if not self.source.live or before is None:
             return 1.0

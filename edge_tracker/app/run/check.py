@@ -1,5 +1,7 @@
-"""Checks that everything a configuration names is there. Loads no model, opens no camera, asks no server, writes
-nothing."""
+"""Check that everything a configuration names exists, without running it.
+
+Loads no model, opens no camera, calls no server, writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,10 @@ PIPELINES = {"csi": csi_pipeline, "gst": own_pipeline}
 
 
 def check(config: Config) -> None:
-    """Check that everything `config` names is there.
+    """Check that everything `config` names exists.
 
     Raises:
-        ConfigError: something is missing; a line for each.
+        ConfigError: something is missing; one line for each problem.
     """
     problems: list[str] = []
 

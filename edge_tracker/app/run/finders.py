@@ -1,4 +1,4 @@
-"""Finders of the objects in a frame: a model, or recorded detections."""
+"""Finding the objects of a frame: by a model, or in recorded detections."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from edge_tracker.inference.model import Model
 
 
 class FindsObjects(Protocol):
-    """A detector or a substitute for one, with a name for the log."""
+    """A detector, or recorded detections in its place.
+
+    Attributes:
+        name: its name in the log.
+    """
 
     name: str
 
     def find(self, frame: Frame) -> Detections | None:
-        """The detections of a frame; None if no detector could process it."""
+        """The detections of a frame; None if a server did not process it in time."""
 
 
 def described(model: Model) -> str:
@@ -26,7 +30,7 @@ def described(model: Model) -> str:
 
 
 class ModelFinder:
-    """Finds objects with a model that cameras share."""
+    """Asks a model, which several cameras may share."""
 
     def __init__(self, detector: SharedDetector) -> None:
         self.detector = detector
@@ -38,7 +42,7 @@ class ModelFinder:
 
 
 class ReplayFinder:
-    """Returns recorded detections."""
+    """Gives recorded detections."""
 
     def __init__(self, recorded: MotDetections, name: str) -> None:
         self._recorded = recorded

@@ -1,4 +1,4 @@
-"""A run: for every camera source -> detect -> embed -> track -> outputs, until the end, a limit or a signal."""
+"""A run: every camera's source -> detect -> embed -> track -> outputs, until the end, a limit or a signal."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from edge_tracker.detection.mot import MotDetections
 
 log = logging.getLogger(__name__)
 
-DRAIN_S = 10.0  # for a run to finish its frames when it is to end
+DRAIN_S = 10.0  # for a run that is to end to finish the frames it holds
 LOOK_S = 0.1
-UPDATE_EVERY_S = 1.0  # between updates of an object, without a section for a broker
+UPDATE_EVERY_S = 1.0  # between updates of an object, where no broker's section says
 
 
 class RecordFolder(NamedTuple):
@@ -55,20 +55,20 @@ class RecordFolder(NamedTuple):
 
 
 class Pipeline:
-    """All parts of a run, opened. A context manager: leaving it closes the outputs in any case.
+    """All parts of a run, opened. Use it as a context manager, which closes the outputs whatever happens.
 
     Args:
         config: a valid configuration.
-        build: False to raise an error, instead of building an engine that is missing or stale.
-        record: the folder to record the run into, for `edge-tracker replay`; None to record nothing.
-        reload: reloading of the configuration, on SIGHUP or when its file changes; None if that is not possible.
-        models: loaded models of the configuration, which stay the caller's to close; None to load them.
-        files_only: write only the files of the outputs: no server, no broker.
-        skip: frames to skip at the start of a video file.
+        build: False to refuse, instead of building an engine that is missing or stale.
+        record: where to record the run, for `edge-tracker replay`; None for nowhere.
+        reload: rereads the configuration, on SIGHUP or when its file changes; None where that is not possible.
+        models: the configuration's models, loaded already, which stay the caller's to close; None to load them.
+        files_only: True to write the outputs' files only, without a server or a broker.
+        skip: frames to leave out at the start of a video file.
 
     Raises:
-        SourceError, ModelError, DeviceError, OutputError, ConfigError: a part cannot be opened. Earlier results are
-            unchanged then.
+        SourceError, ModelError, DeviceError, OutputError, ConfigError: a part cannot be opened. No earlier result has
+            been overwritten.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Pipeline:
                 with naming(f"outputs.{name}"):
                     check_output(path)
         with ExitStack() as stack:
-            # Server and broker first: both may fail, and both can report early that the run is starting.
+            # Server and broker first: either may be refused, and both can report early that the run is starting.
             self._audience: list[Audience] = []
             names = [camera.name for camera in cameras]
             if config.server is not None and not files_only:
@@ -128,7 +128,7 @@ class Pipeline:
             for camera, source in zip(cameras, sources, strict=True):
                 self.cameras.append(self._open_camera(camera, source, stack))
             self.summary.outputs = [path for camera in self.cameras for path in camera.writer.paths]
-            # Here, not when it runs, so that changes during the compilation of the tracker are noticed.
+            # Here, not in `run`, so that files that change while the tracker is compiled are noticed.
             self._supervisor = Supervisor(self)
             self._stack = stack.pop_all()
 
@@ -200,7 +200,7 @@ class Pipeline:
         return run
 
     def model_files(self) -> list[Path]:
-        """The files of the loaded models."""
+        """The files of the models that are loaded."""
         models = [finder.detector.model] if isinstance(finder := self._finder, ModelFinder) else []
         models += [self._embedder.model] if self._embedder else []
         return [model.path for model in models if model.path is not None]
@@ -208,19 +208,19 @@ class Pipeline:
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def run(self, max_frames: int | None = None, duration: float | None = None) -> None:
-        """Run until all sources end. SIGINT or SIGTERM ends it after the current frames; a second signal immediately.
+        """Run until all sources end. SIGINT or SIGTERM ends the run after the frames at hand, a second one at once.
 
         Args:
-            max_frames: stop each camera after so many frames.
-            duration: stop after so many seconds.
+            max_frames: stop each camera after this many.
+            duration: stop after this many seconds.
 
         Raises:
-            SourceError: a source can no longer be read.
+            SourceError: a source cannot be read any more.
             OutputError: a result cannot be written.
         """
         summary, cameras = self.summary, self.cameras
         if not summary.outputs and not self._audience:
-            log.warning("the configuration has no outputs; only the summary will show results")
+            log.warning("the configuration names no outputs; only the summary will show results")
         appearance = "no appearance" if self._embedder is None else described(self._embedder.model)
         for camera in cameras:
             log.info("tracking %s: %s, %s", camera.source.name, self._finder.name, appearance)
@@ -256,7 +256,7 @@ class Pipeline:
             raise failed
 
     def _total(self, max_frames: int | None) -> int | None:
-        """The number of frames of the run; None if unknown."""
+        """Frames that the run will process; None if that is not known."""
         totals = []
         for camera in self.cameras:
             count = camera.source.frame_count
@@ -266,7 +266,7 @@ class Pipeline:
         return sum(totals)
 
     def _standing(self, total: int | None) -> tuple[int, str, str]:
-        """The progress of the run, for `progress`."""
+        """The progress of the run, as the arguments of `Show`."""
         summary, of = self.summary, "" if total is None else f" of {total}"
         tracks = f"{summary.tracks} tracks"
         return summary.frames, tracks, f"frame {summary.frames}{of}, {summary.fps:.1f} per second, {tracks}"

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line in the log every few seconds elsewhere."""
+"""Progress: a bar on a terminal, elsewhere a line in the log now and then."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LOG_EVERY_S = 10.0
 
 class Show(Protocol):
     def __call__(self, done: float, beside: str, line: str) -> None:
-        """Show the amount done: with `beside` next to the bar, or as `line` in the log."""
+        """Show the amount that is done, with `beside` next to the bar, or with `line` in the log."""
 
 
 @contextmanager
 def progress(**bar: Any) -> Iterator[Show]:
-    """A function that shows progress until the block ends; `bar` are arguments of tqdm."""
+    """A function that shows progress until the block ends; `bar` holds tqdm's arguments."""
     if not sys.stderr.isatty():
         due = time.monotonic() + LOG_EVERY_S
 
@@ -40,7 +40,7 @@ def progress(**bar: Any) -> Iterator[Show]:
 
         def draw(done: float, beside: str, line: str) -> None:
             drawn.set_postfix_str(beside, refresh=False)
-            if not drawn.update(done - drawn.n):  # not drawn: the text beside it may have changed
+            if not drawn.update(done - drawn.n):  # not drawn yet: what stands beside it may have changed
                 drawn.refresh()
 
         yield draw

@@ -1,4 +1,4 @@
-"""Reading the frames of a source."""
+"""Reading the frames of a source: the newest of a live one, all of a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frames_of(source: Source, stop: threading.Event, stats: CameraStats) -> Iter
 
 
 def _newest(source: LiveSource, stop: threading.Event, stats: CameraStats) -> Iterator[Frame]:
-    """The frames of a live source: at each step the newest one."""
+    """The frames of a live source, each the newest one when it is asked for."""
     while not stop.is_set():
         start = time.perf_counter()
         frame = source.poll(WAKE_S)
@@ -37,7 +37,7 @@ def _newest(source: LiveSource, stop: threading.Event, stats: CameraStats) -> It
 
 
 def _ahead(source: Source, stop: threading.Event, stats: CameraStats) -> Iterator[Frame]:
-    """The frames of a file; the next ones are decoded while one is being processed."""
+    """The frames of a file; the next ones are decoded while one is processed."""
     frames: queue.Queue[Frame | BaseException | None] = queue.Queue(QUEUE)
     gone = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The results of one camera: the tracks of each frame with their events and counts, and publishing them."""
+"""The results of one camera: the tracks reported of each frame, with their events and counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_tracker.track_arrays import TrackArrays
 
 
 class Audience(Protocol):
-    """Receives the results of each frame immediately, and must not block."""
+    """Receives the results of each frame at once, and must not block."""
 
     def __call__(self, camera: str, frame: Frame, tracks: FrameTracks) -> None: ...
 
@@ -37,8 +37,8 @@ class Reporter:
     Args:
         camera: the zones and lines to count at, and how long tracks without a detection are reported.
         stats: the camera's statistics.
-        audience: receive each frame. The list stays the caller's, who may add to it.
-        update_every: shortest time in seconds between `update` events of an object.
+        audience: receive each frame's results. The caller may add to the list later.
+        update_every: least seconds between `update` events of an object.
 
     Attributes:
         camera, stats: as given; `change` replaces the camera.
@@ -74,7 +74,7 @@ class Reporter:
         Args:
             frame: the frame.
             arrays: all live tracks.
-            predicted: True for a frame without detection.
+            predicted: True for a frame that the detector did not look at.
         """
         stats = self.stats
         tracks = reported(arrays, self.names, self.camera.outputs.coast, predicted)
@@ -95,18 +95,18 @@ class Reporter:
         return replace(tracks, zones=zones if self.camera.zones else (), events=happened)
 
     def publish(self, frame: Frame, tracks: FrameTracks) -> None:
-        """Give the results of a frame to the audience."""
+        """Pass the results of a frame to the audience."""
         for receive in self._audience:
             receive(self.stats.name, frame, tracks)
 
     def count(self, frame: Frame, live: bool) -> None:
-        """Count a finished frame; of a live source, also its latency."""
+        """Count a frame whose results are out; of a live source, with its latency."""
         if live:
             self.stats.latency.observe(max(0.0, time.time() - frame.wall))
         self.stats.count_frame()
 
     def end_objects(self) -> None:
-        """End all objects, since the file has ended. Those of a live source continue in the next run."""
+        """End all objects at the end of a file. Those of a live source continue in the next run instead."""
         if self._last is None:
             return
         frame, ids, boxes, scores = self._last, np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)
@@ -119,7 +119,7 @@ class Reporter:
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The part of `CameraState.meta` that the next run needs to continue the counts."""
+        """The counts that the next run continues from: a part of `CameraState.meta`."""
         return {
             "frames": self._earlier.frames + self.stats.frames,
             "tracks": self._earlier.tracks + self.stats.tracks,
@@ -130,7 +130,7 @@ class Reporter:
         }
 
     def load(self, meta: Mapping[str, Any]) -> None:
-        """Continue from the `state` of an earlier run."""
+        """Continue from what `state` gave in an earlier run."""
         self._earlier = Earlier(int(meta["frames"]), int(meta["tracks"]))
         self._reported = set(meta["reported"])
         self._monitor.load(meta["zones"])

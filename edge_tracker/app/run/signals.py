@@ -1,4 +1,4 @@
-"""Signals that end or reload a run instead of killing it."""
+"""Signals that a run handles instead of being killed by them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from types import FrameType
 
 
 class Signals:
-    """The signals that arrived.
+    """The signals received so far.
 
     Attributes:
-        stop: SIGINT or SIGTERM, once one arrived; before that None.
+        stop: SIGINT or SIGTERM, once one was received.
     """
 
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self._hangup = False
-        # An Event would hang if a signal arrived while `wait` holds its lock; this queue has no lock.
+        # An Event's lock would be held for ever if a signal came while `wait` has it; this queue has none to take.
         self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def note(self, number: int) -> None:
-        """Record a signal."""
+        """Note a signal that was received."""
         if number == signal.SIGHUP:
             self._hangup = True
         else:
@@ -32,24 +32,24 @@ class Signals:
         self._came.put(number)
 
     def wait(self, seconds: float) -> None:
-        """Wait for this long, or until a signal arrives."""
+        """Wait for this time, or until a signal is received."""
         with suppress(queue.Empty):
             self._came.get(timeout=seconds)
 
     def take_hangup(self) -> bool:
-        """True if SIGHUP arrived since the last call."""
+        """True if SIGHUP was received since the last call."""
         hangup, self._hangup = self._hangup, False
         return hangup
 
 
 @contextmanager
 def signals() -> Iterator[Signals]:
-    """Record SIGINT, SIGTERM and SIGHUP. After the first SIGINT or SIGTERM the next one kills the process."""
+    """Handle SIGINT, SIGTERM and SIGHUP; a second SIGINT or SIGTERM kills the process as usual."""
     came = Signals()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can have handlers
         yield came
         return
-    # A signal that was ignored from the start stays ignored: shells do that for background jobs.
+    # One that was ignored from the start stays so: a shell does that to what it runs in the background.
     deadly = (signal.SIGINT, signal.SIGTERM)
     wanted = [s for s in (*deadly, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
 

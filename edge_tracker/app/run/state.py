@@ -1,7 +1,6 @@
-"""Saved state that survives a crash or a reboot: the tracks, numbering and counts of a camera, in a file.
+"""A camera's state that outlives a crash or a reboot: tracks, numbering and counts, in a file that is always whole.
 
-The file is a NumPy archive: the tracker's arrays under `tracker.NAME`, and the rest as JSON text under `meta`.
-It is replaced as a whole, so that it is never damaged.
+The file is a NumPy archive: the tracker's arrays under `tracker.NAME`, and JSON text of the rest under `meta`.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from edge_tracker.files import atomic_path
 log = logging.getLogger(__name__)
 
 VERSION = 1
-# Raised by NumPy and JSON for a damaged archive, or one with other content.
+# Errors that NumPy and JSON raise for an archive that is damaged or holds something else.
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class CameraState:
-    """The state of one camera at one time.
+    """The state of one camera at one moment.
 
     Attributes:
         tracker: `EdgeDeepSort.state_dict`.
-        meta: frames, tracks (counts so far), next_id, reported (identities), names (of classes), zones and events (in
-            their own formats).
-        age: seconds since it was saved; None if unknown.
-        clean: True if the run ended normally, so that no identity was assigned since.
+        meta: frames, tracks (counts so far), next_id, reported (identities), names (of classes), zones and events (as
+            they save themselves).
+        age: seconds since it was saved; None if that cannot be known.
+        clean: True if the run ended in order, so that no identity was given since.
     """
 
     tracker: Mapping[str, np.ndarray]
@@ -50,7 +49,7 @@ class CameraState:
 
 
 class _Meta(Saved):
-    """`CameraState.meta` as saved, with the times that its age is computed from."""
+    """`CameraState.meta` as saved, with the times that tell its age."""
 
     version: Literal[1]
     saved: float
@@ -67,13 +66,13 @@ class _Meta(Saved):
 
 
 def state_path(folder: str | None, camera: str) -> Path:
-    """The file of a camera's state."""
+    """The path of a camera's saved state."""
     place = Path(folder) if folder is not None else Path(platformdirs.user_state_dir("edge-tracker"))
     return place / f"{camera}.npz"
 
 
 def save(path: Path, state: CameraState) -> None:
-    """Write a state. After a power cut the file holds this state or the one before.
+    """Write a state. After a power cut the file holds this one or the one before.
 
     Raises:
         OSError: it cannot be written.
@@ -92,7 +91,7 @@ def save(path: Path, state: CameraState) -> None:
 
 
 def load(path: Path) -> CameraState | None:
-    """The saved state; None if there is none, or, with a line in the log, if it cannot be read."""
+    """The saved state; None if there is none, or, with a warning, if it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
@@ -100,7 +99,7 @@ def load(path: Path) -> CameraState | None:
     except FileNotFoundError:
         return None
     except (*_UNREADABLE, OSError) as error:
-        log.warning("%s: the saved state cannot be used (%s); identities start again at 1", path, error)
+        log.warning("%s: the saved state cannot be read (%s); identities start from 1 again", path, error)
         return None
     known = parse_saved(_Meta, meta, f"tracks and counts of {path}")
     return None if known is None else CameraState(tracker, meta, _age(known), known.clean)
@@ -114,11 +113,11 @@ def _boot_id() -> str:
 
 
 def _age(meta: _Meta) -> float | None:
-    """Seconds since the state was saved, by the monotonic clock if the machine was not restarted."""
+    """Seconds since the state was saved, by the monotonic clock if the machine was not restarted since."""
     if meta.boot and meta.boot == _boot_id():
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - meta.uptime)
     age = time.time() - meta.saved
-    return age if age >= 0 else None  # the clock was set back
+    return age if age >= 0 else None  # the clock was set back in between
 
 
 class StateSaver:
@@ -133,7 +132,7 @@ class StateSaver:
         self._thread.start()
 
     def put(self, path: Path, state: CameraState) -> None:
-        """Save a state soon; it replaces one that is still waiting."""
+        """Save a state soon, instead of one of the same path that still waits."""
         with self._changed:
             self._states[path] = state
             self._changed.notify()
@@ -148,7 +147,7 @@ class StateSaver:
             self.write(path, state)
 
     def write(self, path: Path, state: CameraState) -> None:
-        """Save now; failures are logged."""
+        """Save now; a failure is logged, once until it succeeds again."""
         try:
             save(path, state)
         except OSError as error:
@@ -157,11 +156,11 @@ class StateSaver:
             self._failing.add(path)
         else:
             if path in self._failing:
-                log.info("%s: the state can be saved again", path)
+                log.info("%s: the state is saved again", path)
             self._failing.discard(path)
 
     def close(self, timeout: float) -> None:
-        """Save the waiting states, within `timeout` seconds."""
+        """Save the states that wait, within `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""The summary that is printed at the end of a run."""
+"""The summary of a run, printed at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_tracker.app.stats import STAGES, CameraStats, Stats
 
-# Stages that run in parallel, each in a thread of its own: the slowest one limits the speed.
+# Stages that run side by side, each in a thread of its own: the slowest one decides the speed.
 SIDE_BY_SIDE = {"reading": ("read",), "detection": ("detect",), "tracking": ("embed", "track"), "writing": ("write",)}
 
 
@@ -21,19 +21,19 @@ def stage_ms(cameras: Sequence[CameraStats], stage: str) -> float:
 
 
 def limiting(camera: CameraStats) -> str:
-    """The slowest of the parallel stages of a camera; "" before the first frame."""
+    """The stage, of those that run side by side, in which a camera spends most time; "" before the first frame."""
     busy = {name: sum(camera.stages[stage].total for stage in stages) for name, stages in SIDE_BY_SIDE.items()}
     return max(busy, key=lambda name: busy[name]) if camera.frames else ""
 
 
 @dataclass
 class Summary:
-    """The summary of a run.
+    """The results of a run in numbers.
 
     Attributes:
-        stats: its statistics.
+        stats: the statistics of all cameras.
         seconds: from the first frame to the last, without opening and closing.
-        outputs: the files of the results.
+        outputs: files with the results.
         stopped_by: the signal that ended the run early, or None.
     """
 
@@ -95,7 +95,7 @@ class Summary:
                 unit = "crops not embedded" if name == "embedder" else "frames without detection"
                 parts = [f"server outages: {server.outages}, {server.lost} {unit}"]
                 parts += [f"{server.fallback} by the fallback"] if server.fallback else []
-                parts += [f"still away: {server.problem}"] if server.problem else []
+                parts += [f"still unavailable: {server.problem}"] if server.problem else []
                 lines.append(f"{name:<11} {', '.join(parts)}")
         if self.stats.mqtt_lost:
             lines.append(f"mqtt        {self.stats.mqtt_lost} messages lost")

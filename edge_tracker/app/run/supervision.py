@@ -1,4 +1,4 @@
-"""Supervision of a long run: the watchdog of systemd, changed files, and reloading the configuration."""
+"""Supervision of a long run beside its frames: systemd's watchdog, changed files, reloading the configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 LOOK_AT_FILES_S = 2.0
 
-# Sections that a run applies without a restart; of `cameras` only zones, lines and outputs.
-RELOADED = ("zones", "lines", "outputs")
-OF_DETECTOR = ("every", "hold_fps")
+# The keys that a run can reload; of `cameras`, each camera's zones, lines and outputs.
+RELOADABLE = ("zones", "lines", "outputs")
+RELOADABLE_OF_DETECTOR = ("every", "hold_fps")
 
 
 def notify_systemd(text: str) -> None:
-    """Notify systemd, if it started this process (sd_notify(3)); never fails."""
+    """Send a message to systemd if it started this process (sd_notify(3)); never fails."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -38,11 +38,11 @@ def notify_systemd(text: str) -> None:
 
 
 class Reload(NamedTuple):
-    """Reloading of the configuration.
+    """Rereading a configuration.
 
     Attributes:
-        read: reads the configuration.
-        file: its file; the configuration is reloaded when it changes.
+        read: reads it.
+        file: its file; when it changes, the configuration is reread.
     """
 
     read: Callable[[], Config]
@@ -50,12 +50,12 @@ class Reload(NamedTuple):
 
 
 class Supervised(Protocol):
-    """The supervised parts of a run.
+    """The parts of a run that its supervisor uses.
 
     Attributes:
-        config: its configuration; replaced on reload.
+        config: the configuration in force; replaced when it is reloaded.
         cameras, summary: of the run.
-        reload: reloading of the configuration; None if that is not possible.
+        reload: rereads the configuration; None where that is not possible.
     """
 
     config: Config
@@ -64,7 +64,7 @@ class Supervised(Protocol):
     reload: Reload | None
 
     def model_files(self) -> list[Path]:
-        """The files of the loaded models."""
+        """The files of the models that are loaded."""
 
 
 class Supervisor:
@@ -80,14 +80,14 @@ class Supervisor:
         self._models = {path: _stamp(path) for path in pipeline.model_files()}
 
     def ready(self) -> None:
-        """Notify systemd that the run is about to start."""
+        """Tell systemd that the run is about to start."""
         notify_systemd("READY=1")
 
     def look(self, reload: bool) -> None:
-        """Do what is due.
+        """Do what is due: feed the watchdog, look for changed files, reload the configuration.
 
         Args:
-            reload: True if a signal requested a reload of the configuration.
+            reload: True if a signal asked for the configuration to be reloaded.
         """
         now = time.monotonic()
         if self._watchdog is not None and now >= self._next_sign:
@@ -102,13 +102,13 @@ class Supervisor:
                 if stamp_now is not None and stamp_now != before:
                     self._models[path] = stamp_now
                     self._pipeline.summary.stats.models_changed += 1
-                    log.warning("%s: was replaced; the run continues with the old one until it is restarted", path)
+                    log.warning("%s: was replaced; the run keeps using the old one until it is restarted", path)
         if reload:
             self._config_stamp = _stamp_of(self._pipeline.reload)
             self._reload()
 
     def stopping(self) -> None:
-        """Notify systemd that the run is ending."""
+        """Tell systemd that the run is about to end."""
         notify_systemd("STOPPING=1")
 
     def _reload(self) -> None:
@@ -119,7 +119,7 @@ class Supervisor:
             config = pipeline.reload.read()
         except EdgeTrackerError as error:
             for line in str(error).split("\n"):
-                log.error("the configuration is not reloaded: %s", line)
+                log.error("the configuration was not reloaded: %s", line)
             return
         later = needs_restart(pipeline.config, config)
         present = {camera.camera.name: camera for camera in pipeline.cameras}
@@ -130,7 +130,7 @@ class Supervisor:
         pipeline.config = pipeline.config.model_copy(
             update={
                 name: getattr(config, name)
-                for name in (*RELOADED, "detector", "cameras")
+                for name in (*RELOADABLE, "detector", "cameras")
                 if name not in later and not any(key.startswith(f"{name}.") for key in later)
             }
         )
@@ -141,13 +141,13 @@ class Supervisor:
 
 
 def needs_restart(before: Config, after: Config) -> list[str]:
-    """The changed keys that need a restart."""
-    keys = [name for name in Config.model_fields if name not in (*RELOADED, "detector", "cameras")]
+    """The keys whose change needs a restart."""
+    keys = [name for name in Config.model_fields if name not in (*RELOADABLE, "detector", "cameras")]
     changed = [name for name in keys if getattr(before, name) != getattr(after, name)]
     changed += [
         f"detector.{name}"
         for name, value in before.detector
-        if name not in OF_DETECTOR and value != getattr(after.detector, name)
+        if name not in RELOADABLE_OF_DETECTOR and value != getattr(after.detector, name)
     ]
     old, new = ({camera.name: camera for camera in cameras_of(config)} for config in (before, after))
     changed += [f"camera {name}" for name in old.keys() ^ new.keys()]
@@ -161,11 +161,12 @@ def needs_restart(before: Config, after: Config) -> list[str]:
 
 
 def _stamp_of(reload: Reload | None) -> tuple[int, int, int] | None:
+    """`_stamp` of the configuration's file, if there is one."""
     return None if reload is None else _stamp(reload.file)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Attributes that change when a file is written or replaced; None if it does not exist."""
+    """Modification time, size and inode of a file, to tell when it is written or replaced; None if it is not there."""
     try:
         status = path.stat()
     except OSError:

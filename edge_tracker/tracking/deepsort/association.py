@@ -1,4 +1,4 @@
-"""Which track gets which detection: the matching cascade by appearance, then the IoU stage."""
+"""Association of tracks and detections: the matching cascade by appearance, then the IoU stage."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def appearance_distance(
         gallery: the pool.
         track, detection: the two.
         features: (M, D) of the frame's detections.
-        count: features of the track to look at.
+        count: features of the track to compare with.
         enough: stop at the first distance no larger than this.
     """
     origin, norm = detection["origin"], detection["norm"]

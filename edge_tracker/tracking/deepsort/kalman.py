@@ -21,8 +21,8 @@ VELOCITY_WEIGHT = 1.0 / 160  # standard deviation of a velocity, in heights a fr
 ASPECT = 2  # index of the aspect ratio: its noise does not scale with the height
 ASPECT_STD, ASPECT_VELOCITY_STD, ASPECT_MEASUREMENT_STD = 1e-2, 1e-5, 1e-1
 
-# 0.95 quantile of the chi-square distribution, by degrees of freedom: what the squared Mahalanobis distance of a true
-# pair stays below 19 times in 20.
+# 0.95 quantile of the chi-square distribution, by degrees of freedom: the squared Mahalanobis distance of a true pair
+# stays below it 19 times in 20.
 CHI2_95_2DOF = 5.9915
 CHI2_95_4DOF = 9.4877
 
@@ -31,8 +31,8 @@ CHI2_95_4DOF = 9.4877
 def _single(weight: float, height: float) -> float:
     """Standard deviation of noise that scales with the height, in single precision.
 
-    So deep-sort-realtime computes it while the state is still a measurement itself, and its tracks are to be met to
-    1e-6.
+    deep-sort-realtime computes it so while the state is still a measurement itself, and tracks have to agree with its
+    within 1e-6.
     """
     return float(np.float32(weight) * np.float32(height))
 
@@ -72,12 +72,12 @@ def _step(track: Record, dt: float) -> None:
 def predict(track: Record, dt: float, longest: float) -> None:
     """Move a track ahead by `dt` frames: whole frames one by one, then the fraction that is left.
 
-    So `dt=3` is exactly what three frames without a detection do.
+    So `dt=3` is exactly the same as three frames without a detection.
 
     Args:
         track: its mean and covariance are changed.
         dt: frames, greater than 0.
-        longest: steps after which the track is deleted anyway, and moving it further is of no use.
+        longest: frames after which the track is deleted in any case, so that it need not be moved further.
     """
     whole = int(min(np.floor(dt), longest))
     for _ in range(whole):

@@ -54,7 +54,15 @@ def miss_track(track: Record, max_age: float) -> None:
 
 @jit
 def _note(gallery: Gallery, track: Record, detection: Record, features: Floats, budget: int) -> None:
-    """Write a detection into the track that got it, and its feature, of those of the frame (M, D), into the gallery."""
+    """Write a detection into the track that it was matched to, and its feature into the track's gallery.
+
+    Args:
+        gallery: the pool.
+        track: TRACK; changed.
+        detection: DETECTION.
+        features: (M, D) float32 of the frame's detections.
+        budget: features a gallery may hold; 0 for no limit.
+    """
     note_detection(track, detection)
     if detection["norm"] > 0.0:
         append(gallery, track["gallery"], features, detection["origin"], detection["norm"], budget)
@@ -76,7 +84,7 @@ def update(tables: Tables, scene: Scene, settings: Record) -> None:
 
 @jit(phase=True)
 def finish(tables: Tables, scene: Scene, settings: Record) -> Ints:
-    """Delete the tracks that have ended, and start one at every detection that no track was matched to.
+    """Delete the tracks that have ended, and start one at every detection without a match.
 
     Returns:
         (K,) int64, the former rows of the tracks that ended (see `delete_tracks`).

@@ -1,4 +1,4 @@
-"""The table of exact mode's tracks, and what is done to one of them alone."""
+"""The table of exact mode's tracks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from edge_tracker.tracking.arrays import Floats, Table
 from edge_tracker.tracking.deepsort import kalman
 from edge_tracker.tracking.deepsort.phases import miss_track, predict_track, update_track
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import SHOWN, Tables, TrackTable, show_track
+from edge_tracker.tracking.tables import SHOWN, Tables, show_track
+from edge_tracker.tracking.track_table import TrackTable
 
 
 @jit(phase=True)
 def show(tables: Tables) -> Table:
-    """Copies of what callers are shown of the live rows: (N,) SHOWN."""
+    """Copies of the live rows for callers: (N,) SHOWN."""
     tracks, shown = tables.tracks, np.empty(tables.counts[0]["live"], dtype=SHOWN)
     for row in range(shown.shape[0]):
         show_track(shown[row], tracks[row], kalman.box(tracks[row]))

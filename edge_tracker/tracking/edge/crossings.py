@@ -1,4 +1,4 @@
-"""Tracks that cross: galleries stay as they are until it is clear who is who, and identities are exchanged back."""
+"""Tracks that cross: galleries are frozen until the identities are settled, and wrong ones are exchanged back."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def crossed_pairs(tables: EdgeTables) -> Ints:
 
 @jit
 def settle_crossings(tables: EdgeTables, settings: Record) -> None:
-    """Where both tracks of a crossing have been seen clearly again, exchange them if that fits the galleries better."""
+    """Settle the crossings of `crossed_pairs`: exchange two tracks if that fits their galleries better."""
     pairs = crossed_pairs(tables)
     for p in range(pairs.shape[0]):
         track, other = tables.tracks[pairs[p, 0]], tables.tracks[pairs[p, 1]]

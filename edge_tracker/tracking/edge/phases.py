@@ -1,4 +1,4 @@
-"""The phases of a frame in `method="edge"`, each over all tracks: look over, predict, match, update, finish."""
+"""The phases of a frame in `method="edge"`, each over all tracks: measure, predict, match, update, finish."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HITS = 2  # that confirm a track, given the evidence
 
 
 @jit(phase=True)
-def look_over(detections: Table, appearance: bool, settings: Record) -> None:
+def measure_detections(detections: Table, appearance: bool, settings: Record) -> None:
     """Measure the detections (K,) as x, y, w, h, sort them by x, and mark the clean ones: none without appearance."""
     for k in range(detections.shape[0]):
         measured, ltwh = detections[k]["measured"], detections[k]["ltwh"]
@@ -130,7 +130,7 @@ def finish(tables: EdgeTables, scene: Scene, settings: Record) -> Ints:
 @jit(phase=True)
 def open_frame(tables: EdgeTables, detections: Table, dt: float, settings: Record) -> None:
     """The phases up to the matching by motion, in one call."""
-    look_over(detections, tables.statistics[0]["seen"] > 0.0, settings)
+    measure_detections(detections, tables.statistics[0]["seen"] > 0.0, settings)
     predict(tables, dt, settings)
     match_by_motion(tables, detections, dt, settings)
 

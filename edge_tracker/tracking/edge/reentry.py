@@ -1,4 +1,4 @@
-"""Lost tracks that come back: told by appearance, within reach of where they were last seen."""
+"""Lost tracks that come back: recognised by appearance, within reach of their prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_tracker.tracking.gallery import NO_ROW
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.tables import CONFIRMED, TENTATIVE
 
-FAR = 10.0  # so much more than any distance that as many tracks as possible come back
+FAR = 10.0  # far above any distance, so that as many tracks as possible come back
 
 
 @jit
@@ -38,7 +38,7 @@ def within_reach(track: Record, detection: Record, settings: Record) -> bool:
     height = mean[3]
     if min(height, measured[3]) < settings["reenter_height"] * max(height, measured[3]):
         return False
-    beyond = since - min(since, settings["memory"])  # its speed tells where it is for so long only
+    beyond = since - min(since, settings["memory"])  # its speed is trusted for so long only
     dx = (measured[0] - mean[0] + mean[4] * beyond) / height
     dy = (measured[1] - mean[1] + mean[5] * beyond) / height
     limit = settings["reach"] + settings["speed"] * since

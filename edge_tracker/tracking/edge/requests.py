@@ -1,4 +1,4 @@
-"""Which detections are worth embedding, once motion has matched what it can."""
+"""The choice of detections to embed, after the matching by motion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_tracker.tracking.gallery import NO_ROW
 from edge_tracker.tracking.jit import jit
 from edge_tracker.tracking.tables import CONFIRMED, TENTATIVE
 
-# Why a detection is to be embedded, the most valuable first.
+# Reasons to embed a detection, the most valuable first.
 NOT_WANTED, RETURNING, CROSSED, BEGINNING, CROSSING, STALE = 0, 1, 2, 3, 4, 5
 
 
@@ -46,7 +46,7 @@ def mark_clean(detections: Table, settings: Record) -> None:
 
 @jit
 def followed(tables: EdgeTables, settings: Record) -> Ints:
-    """The confirmed rows (G,) whose place is known."""
+    """The confirmed rows (G,) int64 that motion can still match."""
     tracks, group = tables.tracks, np.empty(tables.counts[0]["live"], dtype=np.int64)
     count = 0
     for row in range(group.shape[0]):
@@ -82,7 +82,7 @@ def wanted_crops(tables: EdgeTables, detections: Table, dt: float, settings: Rec
     """
     tracks = tables.tracks
     wanted = np.zeros(detections.shape[0], dtype=np.int8)
-    about = np.empty(0, dtype=np.bool_)  # rows about to cross another, once that is asked for
+    about = np.empty(0, dtype=np.bool_)  # rows about to cross another, found when first needed
     owner, lost = owners(tables, detections), lost_tracks(tables, settings)
     for k in range(wanted.shape[0]):
         row, detection = owner[k], detections[k]

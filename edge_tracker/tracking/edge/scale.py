@@ -1,4 +1,4 @@
-"""The scale of appearance distances, from what they have turned out to be.
+"""The scale of appearance distances, from the distances seen so far.
 
 0 is usual between two features of one object, 1 between those of two objects. So one set of limits does for a
 classifier that separates people poorly and for a network that was trained to tell them apart.
@@ -19,13 +19,13 @@ from edge_tracker.tracking.tables import CONFIRMED
 # Usual cosine distances before any were seen, with the weight of so many observations; old ones fade.
 SAME, OTHER, PRIOR, FADE = 0.15, 0.35, 10.0, 0.999
 LEAST_SPREAD = 0.03
-# A gallery tells what is usual from so many features on; each feature is compared with those of so many other tracks.
+# Galleries count from so many features on; each feature is compared with the galleries of so many other tracks.
 ENOUGH, OTHERS = 3, 2
 
 
 @jit
 def normalised(statistics: Record, distance: float) -> float:
-    """A cosine distance on the scale from what is usual for one object, 0, to what is usual for two, 1."""
+    """A cosine distance on the scale from 0, usual for one object, to 1, usual for two."""
     same = (statistics["same"]["sum"] + PRIOR * SAME) / (statistics["same"]["count"] + PRIOR)
     other = (statistics["other"]["sum"] + PRIOR * OTHER) / (statistics["other"]["count"] + PRIOR)
     return (distance - same) / max(other - same, LEAST_SPREAD)
@@ -33,13 +33,21 @@ def normalised(statistics: Record, distance: float) -> float:
 
 @jit
 def cosine_distance(gallery: Gallery, track: Record, features: Floats, k: int, norm: float) -> float:
-    """Smallest cosine distance of the k-th of the features (M, D), of this length, from the gallery of a track."""
+    """Smallest cosine distance of a feature from the gallery of a track.
+
+    Args:
+        gallery: the pool.
+        track: EDGE_TRACK.
+        features: (M, D) float32; the feature is the k-th.
+        k: its place.
+        norm: its length; 0 stands for no appearance, at distance 1 from everything.
+    """
     return smallest_distance(gallery, track["gallery"], track["gallery"]["held"], features, k, norm, -np.inf)
 
 
 @jit
 def observe_distances(tables: EdgeTables, scene: Scene) -> None:
-    """Gather how far features are from the gallery of their own track and from those of its neighbours."""
+    """Gather the distances of features from the gallery of their own track and from those of its neighbours."""
     tracks, gallery, (detections, features) = tables.tracks, tables.gallery, scene
     n = tables.counts[0]["live"]
     x, known = np.empty(n), np.empty(n, dtype=np.int64)

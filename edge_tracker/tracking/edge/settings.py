@@ -8,11 +8,11 @@ import numpy as np
 
 from edge_tracker.errors import InputError
 
-MOST = 1e6  # of any of them
+MOST = 1e6  # limit of every parameter
 
 
 class EdgeSettings(NamedTuple):
-    """What governs `method="edge"`. Lengths in box heights, times in seconds, so that they fit any picture and rate.
+    """Parameters of `method="edge"`, with lengths in box heights and times in seconds, for any image size and rate.
 
     Attributes:
         position_noise: standard deviation of a sure detection's centre, heights.
@@ -28,12 +28,12 @@ class EdgeSettings(NamedTuple):
         tentative_similarity: the same for tracks not confirmed yet.
         memory: seconds a lost track can be matched by motion, the camera at rest.
         evidence: sum of -ln(1 - confidence) that confirms a track, with two hits.
-        low: detections below this confidence are matched last and begin no tracks.
+        low: detections below this confidence are matched last and start no tracks.
         reenter: largest appearance distance at which a lost track comes back; 0 is usual for the same object, 1 for
             two different ones.
         reenter_age: seconds for which it may.
         reenter_height: least ratio of its height and the detection's.
-        reach, speed: it may be this far from its prediction, heights, and so much more for every second.
+        reach, speed: it may be this far from its prediction, heights, and so much further for every second.
         clean: a crop is clean if no other detection covers more of it than this share.
         overlap: IoU of two tracks that makes a crossing.
         swap: advantage, in appearance distance, at which two identities are exchanged after a crossing.
@@ -71,7 +71,7 @@ class EdgeSettings(NamedTuple):
     near_refresh: float = 0.6
 
     def in_frames(self, frame_rate: float) -> EdgeSettings:
-        """The same with frames of a rate in the place of seconds, which is what the compiled code counts in.
+        """The same with times in frames of a rate instead of seconds, as the compiled code takes them.
 
         Raises:
             InputError: a value is not a number from 0 to `MOST`.

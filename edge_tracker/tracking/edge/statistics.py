@@ -37,7 +37,7 @@ USUAL, USUAL_WEIGHT, USUAL_FADE = 0.9, 20.0, 0.998
 
 
 def first_statistics() -> np.ndarray:
-    """The statistics (1,) STATISTICS of a tracker that has seen nothing."""
+    """The statistics (1,) STATISTICS of a new tracker."""
     statistics = np.zeros(1, dtype=STATISTICS)
     statistics["scatter"] = FIRST_SCATTER
     return statistics

@@ -1,4 +1,4 @@
-"""The tables of `method="edge"`, and what is done to one of its tracks alone."""
+"""The tables of `method="edge"`, and the operations on a single track."""
 
 from __future__ import annotations
 
@@ -14,25 +14,15 @@ from edge_tracker.tracking.edge import filter as edge_filter
 from edge_tracker.tracking.edge.statistics import STATISTICS, first_statistics
 from edge_tracker.tracking.gallery import EMPTY_QUEUE, NO_ROW, QUEUE, Gallery
 from edge_tracker.tracking.jit import jit
-from edge_tracker.tracking.tables import (
-    CONFIRMED,
-    DELETED,
-    SHOWN,
-    TENTATIVE,
-    TRACK,
-    TrackTable,
-    check_features,
-    check_finite,
-    checked_array,
-    pass_time,
-    show_track,
-)
+from edge_tracker.tracking.saved_arrays import check_features, check_finite, checked_array
+from edge_tracker.tracking.tables import CONFIRMED, DELETED, SHOWN, TENTATIVE, TRACK, pass_time, show_track
+from edge_tracker.tracking.track_table import TrackTable
 
 MOST_EVIDENCE = 7.0  # that one detection gives
 LONG_AGO = 1e12  # frames
-PENDING = np.int64(3)  # features that a track may show after a crossing before it is decided who is who
+PENDING = np.int64(3)  # features kept after a crossing, until the identities are settled
 
-# A track, with what this method keeps beside the rest.
+# A track, with the fields that only this method has.
 #   evidence: sum of -ln(1 - confidence) over the detections matched. stale: frames since a feature entered the gallery.
 #   partner: id of the track that this one has crossed, 0 for none; parted: frames since they last overlapped.
 #   pending: the features seen since. returns: true in the frame in which a lost track comes back.
@@ -51,12 +41,12 @@ EDGE_TRACK = extended(
 # A detection; `measured` is its x, y, w, h. clean: it shows little of any other detection.
 EDGE_DETECTION = extended(DETECTION, [("clean", "?")])
 
-# What a saved state holds of each track beside the rest, under these names with `edge_` before them.
+# The fields of each track in a saved state that only this method has, under these names with `edge_` before them.
 SAVED = ("evidence", "stale", "partner", "parted")
 
 
 class EdgeTables(NamedTuple):
-    """All that the method keeps from frame to frame.
+    """The state that the method keeps from frame to frame.
 
     Attributes:
         tracks: (C,) EDGE_TRACK, of which the first N are live.
@@ -94,7 +84,7 @@ def update_track(
     """Correct one track by its detection.
 
     Args:
-        track: its motion starts anew at the detection if it returns.
+        track: EDGE_TRACK; changed. If it returns, its motion starts again at the detection.
         measured: (4,) float64 xywh.
         confidence: NaN for unknown.
         n_init: hits that confirm it, given the evidence.
@@ -115,7 +105,10 @@ def update_track(
 
 @jit
 def longest_gap(track: Record, dt: float, appearance: bool, settings: Record) -> float:
-    """Frames without a detection for which a confirmed track lives; rounding must not decide."""
+    """Frames without a detection after which a confirmed track is deleted.
+
+    Half a step more than the settings say, so that rounding never decides.
+    """
     if appearance and track["gallery"]["newest"] != NO_ROW:
         return max(settings["memory"], settings["reenter_age"]) + dt / 2
     return settings["memory"] + dt / 2
@@ -130,7 +123,7 @@ def miss_track(track: Record, dt: float, appearance: bool, settings: Record) -> 
 
 @jit(phase=True)
 def show(tables: EdgeTables) -> Table:
-    """Copies of what callers are shown of the live rows: (N,) SHOWN."""
+    """Copies of the live rows for callers: (N,) SHOWN."""
     tracks, shown = tables.tracks, np.empty(tables.counts[0]["live"], dtype=SHOWN)
     for row in range(shown.shape[0]):
         show_track(shown[row], tracks[row], edge_filter.box(tracks[row]))
@@ -207,7 +200,7 @@ class EdgeTable(TrackTable):
         miss_track(self.tracks[row], self.dt, self.appearance, self.settings)
 
     def remember(self, row: int, feature: Floats, budget: int) -> None:
-        """Nothing: which features enter a gallery is decided for all tracks of a frame together."""
+        """Nothing: the features that enter galleries are chosen for all tracks of a frame together."""
 
     def clear(self) -> None:
         super().clear()

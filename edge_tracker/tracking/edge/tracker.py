@@ -95,7 +95,7 @@ class EdgeTracker(Method):
     def match_by_motion(self, scene: Scene, dt: float) -> None:
         """Match the predicted tracks to the detections by motion alone."""
         self.table.dt = dt
-        phases.look_over(scene.detections, self.table.appearance, self.compiled)
+        phases.measure_detections(scene.detections, self.table.appearance, self.compiled)
         match_by_motion(self.table.tables, scene.detections, dt, self.compiled)
 
     def match_by_appearance(self, scene: Scene) -> None:

@@ -24,7 +24,7 @@ def grid(count: int) -> np.ndarray:
 
 
 def step(tracker: DeepSortTracker, ltwh: np.ndarray, dimension: int = 4) -> np.ndarray:
-    """One frame in which object k looks like the k-th of the waves."""
+    """One frame in which object k has the k-th of the waves as its feature."""
     m = len(ltwh)
     features = np.cos(np.outer(ltwh[:, 0] + ltwh[:, 1], np.arange(1, dimension + 1)) / 50).astype(np.float32)
     return tracker.step(Given(ltwh, np.ones(m), np.zeros(m, dtype=np.int64), features), 1.0)
