@@ -14,7 +14,7 @@ class Backoff:
         most: limit of the pauses that follow, seconds.
         scatter: lowest and highest number that a pause is multiplied by, at random, so that many clients do not all
             come back at the same moment.
-        random: gives numbers in [0, 1).
+        random: returns numbers in [0, 1).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The `edge-tracker` command: parsing, and dispatch to the commands in `edge_tracker.app.commands`.
 
-What a user can put right is told in one line and exit code 2; a traceback is a bug of ours. Whatever is heavy is
-imported by the command that needs it, so that help and complaints come at once.
+Errors that a user can fix are one line on stderr and exit code 2; a traceback is a bug. Heavy modules are imported by
+the command that needs them, so that help and errors appear immediately.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from edge_tracker.app.commands.exit_codes import BAD_INPUT, INTERRUPTED, OK
 from edge_tracker.errors import EdgeTrackerError
 from edge_tracker.version import __version__
 
-# Each has `HELP`, `add_arguments`, `run`, and perhaps `EXAMPLES`; imported when it is called, or help shows it.
+# Each has `HELP`, `add_arguments`, `run`, and optionally `EXAMPLES`. Imported when called, or for the help.
 COMMANDS = {
     name: f"edge_tracker.app.commands.{name}"
     for name in ("run", "build", "doctor", "eval", "tune", "batch", "replay", "warmup")
 }
 
-DESCRIPTION = "Track objects in video: finds them, tells them apart, and gives each an identity that lasts."
+DESCRIPTION = "Track objects in video: detect them, tell them apart, and give each a lasting identity."
 EXAMPLES = """\
 examples:
   edge-tracker --config cam.yaml                        run until the source ends, or Ctrl-C
-  edge-tracker --config cam.yaml --check                see whether it would run
-  edge-tracker --config cam.yaml --source street.mp4    the same on another source
-  edge-tracker --config cam.yaml --source 0             ... on the first camera
+  edge-tracker --config cam.yaml --check                check whether it would run
+  edge-tracker --config cam.yaml --source street.mp4    run it on another source
+  edge-tracker --config cam.yaml --source 0             run it on the first camera
   edge-tracker --config cam.yaml --set tracker.max_age=60 --set detector.classes=[person,car]
-  edge-tracker build --config cam.yaml                  build its TensorRT engines now, not at the first run
-  edge-tracker doctor --config cam.yaml                 say what is missing on this machine
+  edge-tracker build --config cam.yaml                  build its TensorRT engines now instead of at the first run
+  edge-tracker doctor --config cam.yaml                 show what is missing on this machine
   edge-tracker eval MOT15/train --config cam.yaml       score it on sequences with ground truth
   edge-tracker batch --config cam.yaml --inputs 'archive/**/*.mp4' --output results
-                                                        the same on many videos at once, on Ray
-  edge-tracker replay recording --check                 track again through what `run --record recording` wrote
-  edge-tracker tune MOT15/train --config cam.yaml       search better parameters, and see whether they are
-  edge-tracker warmup                                   compile the tracker now, not at the first run
+                                                        run it on many videos in parallel, with Ray
+  edge-tracker replay recording --check                 repeat the tracking of `run --record recording`
+  edge-tracker tune MOT15/train --config cam.yaml       search for better parameters
+  edge-tracker warmup                                   compile the tracker now instead of at the first run
 
 exit codes:
-  0 done (also when stopped by SIGTERM)   2 something given is wrong   130 stopped by Ctrl-C
-  1 doctor: what the configuration needs is not there; replay --check: not reproduced; batch: a video failed, or was
-    left when SIGTERM came
+  0 success (also when stopped by SIGTERM)   2 invalid input   130 stopped by Ctrl-C
+  1 doctor: the configuration cannot run; replay --check: not reproduced; batch: a video failed, or was not
+    processed before SIGTERM
 """
 
 
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if not given:
         given = ["--help"]
-    # `run` may be left out: `edge-tracker --config cam.yaml`. A word in front is meant as a command, and argparse says
-    # which there are.
+    # `run` can be omitted: `edge-tracker --config cam.yaml`. Any other first word should be a command; if it is not,
+    # argparse lists them.
     if given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
         given.insert(0, "run")
     try:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edge-tracker: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone; say nothing more, not even at exit
+    except BrokenPipeError:  # nobody reads the output any more; print nothing else, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
 
@@ -78,16 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> NoReturn:
     """Run the command line and end the process."""
     code = main()
-    live = sys.modules.get("edge_tracker.app.sources.live")  # not imported for what reads no source
+    live = sys.modules.get("edge_tracker.app.sources.live")  # only imported by commands that read a source
     if live is not None and live.some_hang():
         logging.shutdown()
         sys.stderr.flush()
-        os._exit(code)  # all that was opened has been closed, but for a camera that does not answer
+        os._exit(code)  # everything is closed except a camera that does not respond
     sys.exit(code)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complains in one line, without the usage."""
+    """A parser that prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"edge-tracker: error: {message}; see {self.prog} --help\n")
@@ -116,11 +116,11 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(sub)
-        sub.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: libraries, too")
-        sub.add_argument("--log-format", choices=("text", "json"), default="text", help="form of the log on stderr")
+        sub.add_argument("-v", "--verbose", action="count", default=0, help="log more; given twice: libraries as well")
+        sub.add_argument("--log-format", choices=("text", "json"), default="text", help="format of the log on stderr")
         sub.set_defaults(run_command=command.run)
     if "run" in names:
-        # Not parsed here, as `run` is put in front of them; shown, as they are what most people come for.
+        # Never parsed here, since `run` is inserted before them; only shown, since they are what most users need.
         run = import_module(COMMANDS["run"])
         run.add_arguments(parser.add_argument_group("options of run"), required=False)
     return parser
@@ -134,7 +134,7 @@ def _set_up_logging(verbose: int, as_json: bool) -> None:
 
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())
-    # Until everything is open, only what is wrong is worth a line: a complaint must not drown in good news.
+    # Until everything is open, only problems are logged, so that an error does not drown in other lines.
     logging.getLogger("edge_tracker").setLevel(logging.DEBUG if verbose else logging.WARNING)
-    # But building an engine takes minutes, and must not look like a hang.
+    # Building an engine takes minutes and should not look like a hang.
     logging.getLogger("edge_tracker.inference.engines").setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -1,11 +1,11 @@
-"""The errors edge-tracker raises for what a user can put right.
+"""The errors that edge-tracker raises for problems that a user can fix.
 
-Every message is one line that names the thing, the value and the fix. The command line prints it and exits with 2.
+Each message is one line that names the object, the value and the fix. The command line prints it and exits with 2.
 """
 
 
 class EdgeTrackerError(Exception):
-    """Base of all errors below: catch this to catch them all."""
+    """Base of all errors of edge-tracker: catch this to catch them all."""
 
 
 class ConfigError(EdgeTrackerError):
@@ -13,15 +13,15 @@ class ConfigError(EdgeTrackerError):
 
 
 class InputError(EdgeTrackerError, ValueError):
-    """Detections, features, masks or frames that the tracker cannot take. The tracker's state is unchanged."""
+    """Detections, features, masks or frames that the tracker cannot use. The tracker's state is unchanged."""
 
 
 class ModelError(EdgeTrackerError):
-    """A model or engine that is missing, corrupt, or not what it was used as."""
+    """A model or engine that is missing, corrupt, or of the wrong kind."""
 
 
 class DeviceError(EdgeTrackerError):
-    """A GPU or an execution provider that was asked for and cannot be used."""
+    """A requested GPU or execution provider that cannot be used."""
 
 
 class ServerError(EdgeTrackerError):

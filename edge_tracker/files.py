@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def umask() -> int:
-    """The permission bits that the process withholds from new files.
+    """The permissions that the process withholds from new files.
 
-    Read from /proc where possible: elsewhere it can only be set and set back, which affects files that other threads
-    create meanwhile.
+    It is read from /proc where possible. Elsewhere it can only be set and set back, which changes the permissions of
+    files that other threads create meanwhile.
     """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
@@ -28,10 +28,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it to `path` when the block ends without an error.
 
     The file is flushed to disk before the move, so that after a power cut `path` holds the old content or the new one,
-    never a part. If the block raises, or is interrupted, the temporary file is removed and `path` is left alone.
+    never a part. If the block raises, or is interrupted, the temporary file is removed and `path` is unchanged.
 
     Args:
-        path: the final name. Its folder is created if need be.
+        path: the final name. Its folder is created if necessary.
 
     Yields:
         A path in the same folder with the same suffix, not yet existing as a finished file.
@@ -45,7 +45,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~umask())  # mkstemp makes private files; results are for everyone the umask allows
+        partial.chmod(0o666 & ~umask())  # mkstemp creates private files; others may read results
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

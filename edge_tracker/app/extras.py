@@ -1,4 +1,4 @@
-"""Packages that come with an extra, and may be missing."""
+"""Packages of the extras, which may be missing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edge_tracker.errors import ConfigError
 
 @contextmanager
 def extra(name: str, need: str) -> Iterator[None]:
-    """Around imports: say which extra brings a package that is missing.
+    """Put around imports: name the extra that installs a missing package.
 
     Args:
-        name: of the extra in pyproject.toml.
-        need: what needs which package, such as "scoring needs TrackEval".
+        name: name of the extra in pyproject.toml.
+        need: the feature and the package that it needs, such as "scoring needs TrackEval".
 
     Raises:
-        ConfigError: it is missing.
+        ConfigError: a package is missing.
     """
     try:
         yield

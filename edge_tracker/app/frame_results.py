@@ -1,4 +1,4 @@
-"""The results of a frame: the tracks reported, and the events of objects, zones and lines."""
+"""The results of a frame: the reported tracks, and the events of objects, zones and lines."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class ObjectEvent:
     """An object was first reported (`new`), is still there (`update`), or its track has ended (`end`).
 
     Attributes:
-        type: which of the three.
+        type: one of the three.
         id: the track's identity.
-        class_name: of the detection last matched; None where detections have no class.
-        score: confidence of that detection; None where detections have none.
-        top_score: the highest so far.
+        class_name: class of the detection last matched; None if detections have no class.
+        score: confidence of that detection; None if detections have none.
+        top_score: the highest score so far.
         box: left, top, width, height, pixels, when it was last seen.
-        zones: names of the zones it is in.
-        entered_zones: names of all zones that it has been in.
-        started, time: unix seconds when it was first reported, and of this event.
+        zones: names of the zones that contain it.
+        entered_zones: names of all zones that it has entered.
+        started, time: unix seconds of its first report, and of this event.
         ended: unix seconds when it was last seen, for `end`; else None.
     """
 
@@ -46,7 +46,7 @@ class ZoneEvent:
     """An object entered or left a zone, or crossed a line.
 
     Attributes:
-        type: `enter` and `exit` of a zone; `in` (from left to right, looking from the line's start to its end) and
+        type: `enter` and `exit` of a zone; `in` (from left to right, as seen from the line's start to its end) and
             `out` over a line.
         name: of the zone or line.
         id, class_name: of the object.
@@ -64,18 +64,18 @@ class ZoneEvent:
 
 @dataclass(frozen=True)
 class FrameTracks:
-    """The objects of one frame: confirmed tracks that a detection of this frame was matched to, or not long ago.
+    """The objects of one frame: confirmed tracks that matched a detection of this frame, or of one shortly before.
 
     Attributes:
         ids: (K,) int64 identities, from 1.
-        ltrb: (K, 4) float64 boxes in pixels, as the Kalman filter has them, finite.
-        class_ids: (K,) int64; -1 where detections have no class.
-        confidence: (K,) float64 of the matched detection; nan where detections have none.
-        names: class names; a class beyond them is called by its number.
-        predicted: whether the boxes are predicted, since no detector looked at the frame (`detector.every`).
-        zones: for each object the names of the zones it is in; empty where no zones are configured.
-        events: what happened in this frame, in order.
-        coasting: for each object whether its box is predicted for want of a detection (`outputs.coast`); or empty.
+        ltrb: (K, 4) float64 boxes in pixels, estimated by the Kalman filter, finite.
+        class_ids: (K,) int64; -1 without a class.
+        confidence: (K,) float64 of the matched detection; NaN without one.
+        names: class names; a class without a name is called by its number.
+        predicted: True if the boxes are predicted, for a frame without detection (`detector.every`).
+        zones: for each object the names of the zones that contain it; empty if no zones are configured.
+        events: the events of this frame, in order.
+        coasting: for each object True if its box is predicted for lack of a detection (`outputs.coast`); or empty.
     """
 
     ids: np.ndarray
@@ -92,33 +92,33 @@ class FrameTracks:
         return len(self.ids)
 
     def class_name(self, k: int) -> str | None:
-        """The class of object `k`, or None where it has none."""
+        """The class name of object `k`, or None."""
         class_id = int(self.class_ids[k])
         if class_id < 0:
             return None
         return self.names[class_id] if class_id < len(self.names) else str(class_id)
 
     def is_coasting(self, k: int) -> bool:
-        """True if the box of object `k` is predicted, because it has no detection."""
+        """True if the box of object `k` is predicted for lack of a detection."""
         return len(self.coasting) > 0 and self.coasting[k]
 
     def labels(self) -> list[str]:
-        """The text beside each box: identity and class, in brackets while the object coasts."""
+        """The label of each box: identity and class, in brackets while it coasts."""
         texts = [f"{i} {self.class_name(k) or ''}".rstrip() for k, i in enumerate(self.ids.tolist())]
         return [f"({text})" if self.is_coasting(k) else text for k, text in enumerate(texts)]
 
 
 def reported(tracks: TrackArrays, names: Sequence[str], coast: int = 0, predicted: bool = False) -> FrameTracks:
-    """The tracks of a frame that are reported.
+    """The results of a frame, without events.
 
     Args:
-        tracks: all that live.
-        names: of the classes.
-        coast: frames without a detection for which a track is reported.
+        tracks: all live tracks.
+        names: class names.
+        coast: frames without a detection for which a track is still reported.
         predicted: as for `FrameTracks`.
     """
     seen = (tracks.detection >= 0) | (tracks.time_since_update <= coast)
-    # A box beyond all numbers would break what reads the results.
+    # A box that is not finite would break readers of the results.
     shown = tracks[tracks.confirmed & seen & np.isfinite(tracks.ltrb).all(axis=1)]
     return FrameTracks(
         *(shown.ids, shown.ltrb, shown.class_ids, shown.confidence),

@@ -1,4 +1,4 @@
-"""Handing things from one thread to the next through a bounded queue."""
+"""Passing items from one thread to the next through a bounded queue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-WAKE_S = 0.2  # how often a thread that waits looks whether the run is to end
+WAKE_S = 0.2  # interval at which waiting threads check whether the run is to end
 
 
 def put_while(wanted: Callable[[], bool], into: queue.Queue[T], item: T) -> bool:
-    """Wait for room and put `item` in; False as soon as it is not wanted any more."""
+    """Wait for room and put `item` in; False as soon as it is no longer wanted."""
     while wanted():
         try:
             into.put(item, timeout=WAKE_S)

@@ -1,4 +1,4 @@
-"""The models of a configuration, loaded: for one run, or for several one after the other."""
+"""Loading the models of a configuration, for one run or several in succession."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Models:
     """The models of a run.
 
     Attributes:
-        detector: finds the objects; None where recorded detections are replayed.
+        detector: finds the objects; None if recorded detections are replayed.
         embedder: tells them apart by their appearance; None for association by motion alone.
     """
 
@@ -36,11 +36,11 @@ class Models:
 
 
 def open_models(config: Config, build: bool = True) -> Models:
-    """Load what a configuration names.
+    """Load the models that a configuration names.
 
     Args:
         config: a valid configuration.
-        build: False to refuse, instead of building an engine that is missing or stale.
+        build: False to raise an error, instead of building an engine that is missing or stale.
 
     Raises:
         ConfigError, ModelError, DeviceError, ServerError: a model cannot be used.
@@ -64,7 +64,7 @@ def _open_detector(config: Config, build: bool) -> Detector:
         "batch": len(cameras_of(config)),
         **_common(config, build),
     }
-    # `format` is of the model itself: what steps in for it may be another network.
+    # `format` applies to the model itself: its fallback may be another network.
     own = {"model": detector.model or DEFAULT_DETECTOR, "format": detector.format, "deadline_ms": detector.deadline_ms}
     return _open(Detector, "detector", own, detector.fallback, options)
 
@@ -74,7 +74,7 @@ def open_embedder(config: Config, build: bool = True) -> Embedder | None:
 
     Args:
         config: a valid configuration.
-        build: False to refuse, instead of building an engine that is missing or stale.
+        build: False to raise an error, instead of building an engine that is missing or stale.
 
     Raises:
         ModelError, DeviceError, ServerError: the model cannot be used; names the key.
@@ -94,14 +94,14 @@ def _common(config: Config, build: bool) -> dict[str, Any]:
 def _open(
     kind: Callable[..., Kind], section: str, own: dict[str, Any], fallback: str | None, options: dict[str, Any]
 ) -> Kind:
-    """A detector or an embedder, and first the one that steps in for it; what both take is in `options`."""
+    """Open a detector or an embedder, and first its fallback; `options` are for both."""
     with ExitStack() as stack:
-        stand_in = None
+        substitute = None
         if fallback is not None:
             with naming(f"{section}.fallback"):
-                stand_in = kind(fallback, **options)
-            stack.callback(stand_in.close)
+                substitute = kind(fallback, **options)
+            stack.callback(substitute.close)
         with naming(f"{section}.model"):
-            opened = kind(**own, fallback=stand_in, **options)
+            opened = kind(**own, fallback=substitute, **options)
         stack.pop_all()
         return opened

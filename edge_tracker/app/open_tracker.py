@@ -1,4 +1,4 @@
-"""The tracker that a configuration describes, and its compiling."""
+"""The tracker that a configuration describes, and compiling it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_tracker.tracking.warmup import is_compiled
 
 log = logging.getLogger(__name__)
 
-# Frames per second for `edge`, where nothing says how many there are.
+# Frames per second for `edge`, if the rate is unknown.
 FRAME_RATE = 30.0
 
 
@@ -27,19 +27,19 @@ def open_tracker(config: Config, embedder: AppearanceEmbedder | None, frame_rate
 
     Args:
         config: a valid configuration.
-        embedder: what it embeds crops with.
-        frame_rate: frames per second of its source, None where that is not known.
+        embedder: computes the features of crops.
+        frame_rate: frames per second of its source; None if unknown.
     """
     arguments, idle = tracker_arguments(config.tracker)
     for name in idle:
-        log.warning("tracker.%s means nothing to tracker.method: %s, and is not used", name, config.tracker.method)
+        log.warning("tracker.%s has no effect with tracker.method: %s", name, config.tracker.method)
     if "frame_rate" in PARAMETERS[config.tracker.method]._fields:
         arguments["frame_rate"] = frame_rate or FRAME_RATE
     return EdgeDeepSort(embedder=embedder, **arguments)
 
 
 def open_configured(config: str | Path | Mapping[str, Any], frame_rate: float | None) -> EdgeDeepSort:
-    """The tracker, with its embedder, of a configuration that is not read yet: `EdgeDeepSort.from_config`.
+    """Read a configuration and open its tracker, with its embedder, for `EdgeDeepSort.from_config`.
 
     Raises:
         ConfigError: the configuration cannot be read or is not valid.
@@ -50,11 +50,11 @@ def open_configured(config: str | Path | Mapping[str, Any], frame_rate: float | 
 
 
 def compile_ahead(method: str) -> None:
-    """See that the tracker is compiled before the clock runs.
+    """Compile the tracker before the clock starts, if it is not compiled yet.
 
-    The compiler's memory stays with the process that it ran in: some 200 MB. So where nothing is cached yet, another
-    process fills the cache, and here only what the run uses is loaded from it. Where nothing can be cached, the first
-    frame compiles.
+    The memory of the compiler, some 200 MB, stays allocated in the process that it ran in. So another process fills an
+    empty cache, and this one only loads the functions that the run uses. If nothing can be cached, the first frame
+    compiles.
     """
     if not is_compiled(method) and sys.executable:
         log.info("compiling the tracker for this processor, which takes up to a minute and happens once")
@@ -63,5 +63,5 @@ def compile_ahead(method: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            check=False,  # if it failed, the first frame fails of the same, and tells it
+            check=False,  # if it failed, the first frame fails with the same error
         )

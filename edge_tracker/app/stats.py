@@ -1,4 +1,4 @@
-"""The counts and times of a run. Each figure has one writer; readers take its current value."""
+"""Statistics of a run: counts and durations. Each has one writer; readers need no lock."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from edge_tracker.inference.availability import ServerStatus
 
 STAGES = ("read", "detect", "embed", "track", "write")
 
-# Upper bounds, seconds: from what a desktop GPU needs for a crop to a stalled network.
+# Upper bounds in seconds: from the time of a crop on a desktop GPU to a stalled network.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
-RATE_OVER_S = 5.0  # frames per second are over the last so many seconds
+RATE_OVER_S = 5.0  # period that frames per second are measured over
 
 
 class Histogram:
-    """Durations in buckets, as Prometheus wants them.
+    """Durations in buckets, for Prometheus.
 
     Attributes:
-        counts: of each bucket of `BUCKETS`, and of those beyond; not cumulated.
-        total: seconds, of all.
+        counts: number in each bucket of `BUCKETS`, and beyond the last; not cumulated.
+        total: sum of all, seconds.
     """
 
     def __init__(self) -> None:
@@ -31,34 +31,34 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """The number of values."""
+        """Number of durations."""
         return sum(self.counts)
 
     def observe(self, seconds: float) -> None:
-        """Add one."""
+        """Add a duration."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
 
 @dataclass
 class CameraStats:
-    """The figures of one camera.
+    """Statistics of one camera.
 
     Attributes:
-        frames: tracked so far.
-        dropped: frames of a live source that were too old when their turn came.
-        reconnects: times a live source was opened again.
-        connected: whether frames come.
-        ended: whether all frames of a file have been taken.
-        problem: what went wrong last with the source, without credentials; None while all is well.
-        detections, embedded: number found so far, and of these the number with an appearance feature.
-        tracks: different identities reported so far.
-        active: tracks reported in the last frame.
-        stages: how long each stage took for a frame.
+        frames: frames tracked so far.
+        dropped: frames of a live source that were replaced by newer ones before they were processed.
+        reconnects: number of times that a live source was reopened.
+        connected: True while frames arrive.
+        ended: True if all frames of a file have been read.
+        problem: the last problem of the source, without credentials; None if there is none.
+        detections, embedded: detections so far, and the number of them whose appearance was computed.
+        tracks: number of identities reported so far.
+        active: number of tracks reported in the last frame.
+        stages: durations of each stage per frame.
         latency: seconds from a frame's arrival to its results, for live sources.
-        queues: frames or messages that wait, by the queue's name.
-        lost: frames or messages that a slow or failing sink lost, by the sink's name.
-        failing: what went wrong last with a sink, by its name; empty while all is well.
+        queues: number of waiting frames or messages, by the queue's name.
+        lost: number of frames or messages that a slow or failing sink lost, by the sink's name.
+        failing: the last problem of each failing sink, by its name.
         totals: counts of zones and lines (`ZoneMonitor.totals`).
         last_frame: time.monotonic() of the last frame tracked; None before the first.
     """
@@ -84,7 +84,7 @@ class CameraStats:
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
     def count_frame(self) -> None:
-        """A frame is done."""
+        """Count a finished frame."""
         self.frames += 1
         self.last_frame = time.monotonic()
         self._times.append(self.last_frame)
@@ -99,20 +99,20 @@ class CameraStats:
 
 @dataclass
 class Stats:
-    """The figures of a run.
+    """Statistics of a run.
 
     Attributes:
-        cameras: by name.
-        started: time.monotonic() when the run began.
-        mqtt_connected: None without a broker.
-        mqtt_lost: messages that did not fit into the queue.
-        mqtt_queue: messages that wait.
-        ready: whether models are loaded and the run is going.
-        reloads: times the configuration was taken up anew.
-        models_changed: times a model's file was replaced while the run went on with the old one.
-        embedder_calls, embedder_cameras: calls of the embedder, and how many cameras' crops were in them, summed.
-        detector_calls, detector_frames: calls of the detector's model, and frames in them, summed.
-        servers: how it is with the models on servers; "embedder" and "detector" where they are.
+        cameras: statistics of the cameras, by name.
+        started: time.monotonic() at the start of the run.
+        mqtt_connected: True while connected to the broker; None without a broker.
+        mqtt_lost: number of lost messages.
+        mqtt_queue: number of waiting messages.
+        ready: True while models are loaded and the run is going.
+        reloads: number of times that the configuration was reloaded.
+        models_changed: number of times that a model's file was replaced, while the run continued with the old one.
+        embedder_calls, embedder_cameras: calls of the embedder, and the sum of the cameras whose crops were in them.
+        detector_calls, detector_frames: calls of the detector's model, and the sum of the frames in them.
+        servers: status of the models on servers, by "embedder" and "detector".
     """
 
     cameras: dict[str, CameraStats] = field(default_factory=dict)

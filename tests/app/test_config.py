@@ -471,7 +471,7 @@ def test_one_camera_may_be_written_either_way(write):
         ("lines: {l: {start: [1, 2], end: [1, 2]}}\n" + MINIMAL, ["lines.l.end", "two ends"]),
         ("lines: {l: {start: [1, 2]}}\n" + MINIMAL, ["lines.l.end", "missing", "a point"]),
         ("mqtt: {}\n" + MINIMAL, ["mqtt.host", "missing", "a broker"]),
-        ("mqtt: {host: h, cert: c}\n" + MINIMAL, ["mqtt.key", "go together"]),
+        ("mqtt: {host: h, cert: c}\n" + MINIMAL, ["mqtt.key", "are given together"]),
         ("mqtt: {host: h, topic: a/#}\n" + MINIMAL, ["mqtt.topic", "without # and +"]),
         ("server: {port: 99999}\n" + MINIMAL, ["server.port", "99999", "0 to 65535"]),
         ("detector: {every: 2, hold_fps: 5}\n" + MINIMAL, ["detector.every", "one of the two"]),

@@ -274,7 +274,7 @@ def test_doctor_says_which_engines_are_good(fake_gpu: Environment, without: dict
     name = Path(edge_tracker(gpu, site, "build", "--config", "auto.yaml").stdout.strip()).name
     _, found = findings(gpu, site)
     assert found[name]["value"] == "tensorrt 10.3.0, Orin, SM 8.7, fp16, batch 1/4/4"
-    assert findings(without, site)[1][name]["value"].endswith("whether it fits cannot be told here")
+    assert findings(without, site)[1][name]["value"].endswith("whether it fits cannot be checked here")
     _, found = findings(fake_gpu("10.7.0"), site)
     assert found[name]["value"] == "not usable"
     assert "built for tensorrt 10.3.0, here tensorrt 10.7.0" in found[name]["problem"]

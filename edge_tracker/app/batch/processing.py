@@ -89,7 +89,7 @@ def _work(
 
 
 def _summary(tasks: Sequence[Task], known: int, seconds: float, results: Results) -> str:
-    """The summary of a run, for people to read at its end."""
+    """The summary that is printed at the end of a batch."""
     done = [(task, task.result) for task in tasks if isinstance(task.result, Record)]
     failed = [(task.video.name, task.result.reason) for task in tasks if isinstance(task.result, Failure)]
     tracked = [(task.video.name, record) for task, record in done if not task.kept]

@@ -1,4 +1,4 @@
-"""Arguments that several commands have, and their types."""
+"""Arguments of several commands, and types of arguments."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def config(parser: Parser, required: bool = True) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="set any key, such as tracker.max_age=60; may be given several times",
+        help="set any key, such as tracker.max_age=60; can be given several times",
     )
 
 
 def no_build(parser: Parser) -> None:
     """`--no-build`."""
-    parser.add_argument("--no-build", action="store_true", help="fail, instead of building a TensorRT engine first")
+    parser.add_argument("--no-build", action="store_true", help="fail instead of building a TensorRT engine")
 
 
 def sequences(parser: Parser) -> None:
@@ -33,7 +33,7 @@ def sequences(parser: Parser) -> None:
 
 def sequence_names(parser: Parser) -> None:
     """`--sequences`."""
-    parser.add_argument("--sequences", metavar="SEQ", nargs="+", default=[], help="these sequences only")
+    parser.add_argument("--sequences", metavar="SEQ", nargs="+", default=[], help="only these sequences")
 
 
 def whole_number(text: str) -> int:
@@ -59,6 +59,6 @@ def seconds(text: str) -> float:
 
 
 def say_more(options: argparse.Namespace) -> None:
-    """Log progress from now on: everything is open, and a complaint no longer drowns in good news."""
+    """Log progress from now on: everything is open, and no error can drown in it any more."""
     if not options.verbose:
         logging.getLogger("edge_tracker").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""`edge-tracker batch`: track many videos at once."""
+"""`edge-tracker batch`: track many videos in parallel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge_tracker.app.commands import arguments
 from edge_tracker.app.commands.exit_codes import INTERRUPTED, NOT_THERE, OK
 from edge_tracker.errors import ConfigError
 
-HELP = "track many videos at once, on this machine's cores or on a Ray cluster"
+HELP = "track many videos in parallel, on this machine or on a Ray cluster"
 EXAMPLES = """\
 examples:
   edge-tracker batch --config cam.yaml --inputs 'archive/**/*.mp4' --output results
@@ -19,7 +19,7 @@ examples:
   edge-tracker batch --config cam.yaml --inputs /nas/archive --output /nas/results --address auto
   edge-tracker batch --config cam.yaml --inputs day.mp4 --output results --cut 600 --compare-uncut
 
-The same call again goes on where the last one was stopped, and does nothing once all is done. docs/batch.md says more.
+Repeating the call continues where the last one was stopped, and does nothing once all is done. See docs/batch.md.
 """
 OVERLAP_S = 10.0
 
@@ -33,23 +33,37 @@ def add_arguments(parser: arguments.Parser) -> None:
         nargs="+",
         action="extend",
         required=True,
-        help="videos, folders, or patterns with *, ** and ? (in quotes); may be given several times",
-    )
-    parser.add_argument("--output", metavar="FOLDER", required=True, help="the results: a folder for each video")
-    parser.add_argument(
-        "--workers", metavar="N", type=arguments.whole_number, help="videos at a time; default: one a CPU core"
-    )
-    parser.add_argument("--cpus", metavar="X", type=_share, help="CPUs for each worker; default: all, divided")
-    parser.add_argument("--gpus", metavar="X", type=_share, help="GPUs for each, such as 0.25; default: all, divided")
-    parser.add_argument("--address", metavar="ADDRESS", help="a Ray cluster, or auto; default: this machine alone")
-    parser.add_argument(
-        "--cut", metavar="SECONDS", type=arguments.seconds, help="cut videos into segments that run side by side"
+        help="videos, folders, or patterns with *, ** and ? (in quotes); can be given several times",
     )
     parser.add_argument(
-        "--overlap", metavar="SECONDS", type=arguments.seconds, help="that two segments share; default: 10"
+        "--output", metavar="FOLDER", required=True, help="folder of the results, with a folder for each video"
     )
     parser.add_argument(
-        "--compare-uncut", action="store_true", help="track cut videos whole, too, and say which identities differ"
+        "--workers",
+        metavar="N",
+        type=arguments.whole_number,
+        help="number of videos at a time; default: one per CPU core",
+    )
+    parser.add_argument("--cpus", metavar="X", type=_share, help="CPUs per worker; default: an equal share of all")
+    parser.add_argument(
+        "--gpus", metavar="X", type=_share, help="GPUs per worker, such as 0.25; default: an equal share of all"
+    )
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="address of a Ray cluster, or auto; default: only this machine"
+    )
+    parser.add_argument(
+        "--cut",
+        metavar="SECONDS",
+        type=arguments.seconds,
+        help="length of the segments that videos are cut into, to run in parallel",
+    )
+    parser.add_argument(
+        "--overlap", metavar="SECONDS", type=arguments.seconds, help="overlap of two segments; default: 10"
+    )
+    parser.add_argument(
+        "--compare-uncut",
+        action="store_true",
+        help="also track cut videos whole, and report the identities that differ",
     )
 
 

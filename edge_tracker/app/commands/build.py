@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build what is missing or stale, and print the engine of each model.
+    """Build engines that are missing or stale, and print the engine of each model.
 
     Raises:
         ConfigError: the configuration is not valid.
-        DeviceError: the configuration runs elsewhere than on TensorRT, or there is no TensorRT or GPU here.
+        DeviceError: the configuration does not run on TensorRT, or there is no TensorRT or GPU.
         ModelError: a model is missing or cannot be built.
     """
     from edge_tracker.app.config.loading import load_config
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     paths = []
     for _, model, wanted in models:
         path = find_model(model)
-        is_engine = path.suffix.lower() == ".engine"  # given as such: nothing to build
+        is_engine = path.suffix.lower() == ".engine"  # nothing to build
         paths.append(path if is_engine else ensure_engine(path, wanted, trt=trt, gpu=gpu))
     for path in paths:
         print(path)

@@ -1,4 +1,4 @@
-"""`edge-tracker doctor`: what this machine has, what is wrong with it, and what would put it right."""
+"""`edge-tracker doctor`: the state of this machine, its problems and their fixes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edge_tracker.app.commands import arguments
 from edge_tracker.app.commands.exit_codes import NOT_THERE, OK
 from edge_tracker.errors import ConfigError
 
-HELP = "say what this machine has, and what is wrong with it"
+HELP = "examine this machine, and show problems with their fixes"
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found; NOT_THERE if the given configuration cannot run.
+    """Print the findings; NOT_THERE if the given configuration cannot run.
 
     Raises:
         ConfigError: the configuration is not valid.

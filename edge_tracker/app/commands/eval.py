@@ -17,24 +17,28 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Add the options."""
     arguments.sequences(parser)
     arguments.config(parser, required=False)
-    parser.add_argument("--results", metavar="FOLDER", help="score these SEQ.txt instead of running a configuration")
-    parser.add_argument("--compare", metavar="PATH", help="score this, too: a configuration, or a folder of results")
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="score these SEQ.txt files instead of running a configuration"
+    )
+    parser.add_argument("--compare", metavar="PATH", help="also score this: a configuration, or a folder of results")
     parser.add_argument(
         "--compare-set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="set a key of what is compared with: of --compare, or else of --config beside --set",
+        help="set a key of the configuration compared with: of --compare, or without it of --config, after --set",
     )
     arguments.sequence_names(parser)
-    parser.add_argument("--output", metavar="FOLDER", help="keep the result files here")
+    parser.add_argument("--output", metavar="FOLDER", help="folder to keep the result files in")
     parser.add_argument("--json", metavar="FILE", help="write the scores as JSON")
-    parser.add_argument("--plots", metavar="FOLDER", help="draw HOTA over its thresholds, and a timeline of identities")
+    parser.add_argument(
+        "--plots", metavar="FOLDER", help="folder for plots: HOTA over its thresholds, a timeline of identities"
+    )
     arguments.no_build(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score what is given, and print tables.
+    """Score the configuration or results, and print tables.
 
     Raises:
         EdgeTrackerError: the sequences, the configuration or the results cannot be used, or a package is missing.
@@ -44,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from edge_tracker.app.evaluation import evaluation
 
     if (options.config is None) == (options.results is None):
-        raise ConfigError("give one of --config and --results: what is to be scored")
+        raise ConfigError("give one of --config and --results to score")
     if options.results is not None and not Path(options.results).is_dir():
         raise ConfigError(f"--results: {options.results}: no such folder")
     other = options.compare or (options.config if options.compare_set else None)

@@ -1,4 +1,4 @@
-"""The log as JSON lines, for what collects logs."""
+"""The log as JSON lines, for log collectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as an object on a line: time (UTC), level, logger, message, thread; `exception` where there is one."""
+    """Formats a record as a JSON object on one line: time (UTC), level, logger, message, thread; `exception` if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

@@ -1,4 +1,4 @@
-"""`edge-tracker replay`: track again through a recording, with results, a check, an explanation and a summary."""
+"""`edge-tracker replay`: repeat the tracking of a recording, with results, a check, an explanation and a summary."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from edge_tracker.app.replay.replaying import RecordedFrame, Replay
     from edge_tracker.track_arrays import TrackArrays
 
-HELP = "track again through what a run recorded, and explain its tracks"
+HELP = "repeat the tracking of a recorded run, and explain its tracks"
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: arguments.Parser) -> None:
     """Add the options."""
-    parser.add_argument("recording", metavar="PATH", help="the folder that `run --record` wrote to, or a file of it")
+    parser.add_argument("recording", metavar="PATH", help="the folder that `run --record` wrote to, or a file in it")
     parser.add_argument(
-        "--run", metavar="N", type=arguments.whole_number, help="which of the folder's runs; default: the last"
+        "--run", metavar="N", type=arguments.whole_number, help="number of the run in the folder; default: the last"
     )
     parser.add_argument(
         "--set",
         metavar="tracker.KEY=VALUE",
         action="append",
         default=[],
-        help="set a key of tracker differently; may be given several times",
+        help="change a key of tracker; can be given several times",
     )
     parser.add_argument("--mot", metavar="FILE", help="write MOTChallenge text")
     parser.add_argument("--jsonl", metavar="FILE", help="write JSON lines")
-    parser.add_argument("--check", action="store_true", help="exit with 1 unless every track is as it was, bit for bit")
+    parser.add_argument("--check", action="store_true", help="exit with 1 unless all tracks are reproduced bit for bit")
     parser.add_argument(
-        "--explain", metavar="ID", type=arguments.whole_number, help="say why this track got its detections"
+        "--explain", metavar="ID", type=arguments.whole_number, help="explain why this track matched its detections"
     )
-    parser.add_argument("--frames", metavar="A:B", type=_frame_range, help="explain these frames only; A: and :B, too")
-    parser.add_argument("--json", action="store_true", help="explain in JSON lines, and print nothing else")
+    parser.add_argument("--frames", metavar="A:B", type=_frame_range, help="explain only these frames; also A: or :B")
+    parser.add_argument("--json", action="store_true", help="print the explanation as JSON lines, and nothing else")
 
 
 def _frame_range(text: str) -> tuple[int | None, int | None]:
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         SourceError, ConfigError, OutputError, InputError: as for `Recording`, `Replay`, the sinks and `Explainer`.
     """
     if options.check and options.set:
-        raise ConfigError("--check with --set: other settings give other tracks; leave one of the two out")
+        raise ConfigError("--check with --set: other settings give other tracks; omit one of the two")
     for name in ("json", "frames"):
         if getattr(options, name) and options.explain is None:
             raise ConfigError(f"--{name} needs --explain")

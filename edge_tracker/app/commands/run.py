@@ -14,22 +14,24 @@ HELP = "track the objects of a source (the default command)"
 
 
 def add_arguments(parser: arguments.Parser, required: bool = True) -> None:
-    """Add the options; `required` ones are so unless only help shows them."""
+    """Add the options; `required` is False if they are only shown in the help."""
     arguments.config(parser, required)
-    parser.add_argument("--source", metavar="URI", help="track this instead of source.uri")
+    parser.add_argument("--source", metavar="URI", help="the source, instead of source.uri")
     arguments.no_build(parser)
     parser.add_argument(
-        "--max-frames", metavar="N", type=arguments.whole_number, help="stop after N frames (of each camera)"
+        "--max-frames", metavar="N", type=arguments.whole_number, help="stop after N frames of each camera"
     )
-    parser.add_argument("--duration", metavar="SECONDS", type=arguments.seconds, help="stop after so long")
-    parser.add_argument("--record", metavar="DIR", help="record what the tracker gets, for `edge-tracker replay`")
+    parser.add_argument("--duration", metavar="SECONDS", type=arguments.seconds, help="stop after this time")
+    parser.add_argument("--record", metavar="DIR", help="record the tracker's input, for `edge-tracker replay`")
     parser.add_argument(
         "--record-limit",
         metavar="MIB",
         type=arguments.whole_number,
-        help="most the recording may take; the oldest goes first",
+        help="largest size of the recording; the oldest part is deleted first",
     )
-    parser.add_argument("--check", action="store_true", help="check the configuration and what it names, then exit")
+    parser.add_argument(
+        "--check", action="store_true", help="check the configuration and the files it names, then exit"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_tracker.app.commands import arguments
 from edge_tracker.app.commands.exit_codes import OK
 
-HELP = "search the tracker's parameters on sequences with ground truth, and judge on others"
+HELP = "search for better tracker parameters on sequences with ground truth, and evaluate them on others"
 
 
 def add_arguments(parser: arguments.Parser) -> None:
@@ -20,13 +20,13 @@ def add_arguments(parser: arguments.Parser) -> None:
         metavar="N",
         type=arguments.whole_number,
         default=50,
-        help="settings to try in each study (default: 50)",
+        help="number of settings to try in each study (default: 50)",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         default="tuning",
-        help="recordings and trials; a second call goes on with them (default: tuning)",
+        help="folder of recordings and trials; a second call continues with them (default: tuning)",
     )
     arguments.sequence_names(parser)
     arguments.no_build(parser)

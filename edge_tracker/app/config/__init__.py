@@ -1,1 +1,1 @@
-"""The configuration, `cam.yaml`: reading it, checking it, explaining its keys."""
+"""The configuration, `cam.yaml`: its schema, reading it, and checking it."""

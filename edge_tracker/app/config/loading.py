@@ -1,7 +1,7 @@
 """`cam.yaml` as typed, validated models.
 
-`load_config` reads the file, applies `--source` and `--set`, and refuses what is not valid: one line for each problem,
-with the file and its line, the key, the value, and what would be right.
+`load_config` reads the file, applies `--source` and `--set`, and refuses what is not valid. The error has a line for
+each problem: file and line, key, value, and what was expected.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def load_config(
         config: the YAML file, or its content as a mapping.
         overrides: `section.key=value` each; the value is parsed as YAML.
         source: replaces `source.uri`.
-        needs_source: False where frames come from elsewhere, and `source.uri` may be missing.
+        needs_source: False if frames come from elsewhere, so that `source.uri` may be missing.
 
     Raises:
         ConfigError: the file cannot be read or is not valid. The message has a line for each problem.
@@ -83,13 +83,13 @@ def load_config(
 
 
 def _drop_empty_sections(document: Document) -> None:
-    """A section whose keys are all commented out is as good as left out; but `embedder: null` may mean "none"."""
+    """Drop sections whose keys are all commented out. `embedder: null` is refused, since it may mean "none"."""
     for name, info in Config.model_fields.items():
         if name in document.data and document.data[name] is None and (_section_of(info) or info.default == {}):
             if name == "embedder":
                 raise ConfigError(
                     f"{document.where((name,))}: embedder: null is not a section; write embedder.model: null for no"
-                    " appearance, or leave the section out for the default"
+                    " appearance, or omit the section for the default"
                 )
             del document.data[name]
 
@@ -98,19 +98,19 @@ def _drop_empty_sections(document: Document) -> None:
 
 
 def is_model_path(name: str) -> bool:
-    """True if a model is given as a file, not by its name."""
+    """True if a model is given as a file, not as a name of the table."""
     return not is_served(name) and Path(name).suffix.lower() in MODEL_SUFFIXES
 
 
 def _against(value: Any, key: Key, folder: Path, seen: set[int] | None = None) -> Any:
-    """`value` of `key`, not yet validated: paths in it made absolute against `folder`, sections and lists in place."""
+    """Make the paths in `value` of `key`, not yet validated, absolute against `folder`; sections and lists in place."""
     seen = set() if seen is None else seen  # a few aliases of aliases can stand for billions of nodes
     if isinstance(value, dict | list):
         if id(value) not in seen:
             seen.add(id(value))
             for name, item in value.items() if isinstance(value, dict) else enumerate(value):
                 value[name] = _against(item, (*key, name), folder, seen)
-    elif isinstance(value, str) and value.isprintable() and value:  # what is not is refused as it is
+    elif isinstance(value, str) and value.isprintable() and value:  # anything else is refused later
         holds = _extra(key, "holds")
         if holds == "source":
             return resolve_source(value, folder)
@@ -119,17 +119,17 @@ def _against(value: Any, key: Key, folder: Path, seen: set[int] | None = None) -
     return value
 
 
-# ---- what keys mean together -----------------------------------------------------------------------------------------
+# ---- checks across keys ----------------------------------------------------------------------------------------------
 
 
 def needs_frames(config: Config) -> bool:
-    """True if the run needs images; false if recorded detections are enough."""
+    """True if the run needs images; False if replayed detections are enough."""
     drawn = any(camera.outputs.video is not None for camera in cameras_of(config))
     return config.detector.mot is None or config.embedder.model is not None or drawn or config.server is not None
 
 
 def _cross_check(config: Config, document: Document, needs_source: bool) -> list[str]:
-    """Problems with keys that are each valid by themselves, one line for each."""
+    """The problems of keys that are valid by themselves, a line each."""
     problems: list[str] = []
 
     def refuse(key: Key, value: Any, reason: str) -> None:
@@ -153,11 +153,11 @@ def _cross_check(config: Config, document: Document, needs_source: bool) -> list
         refuse(("mqtt", "password_file"), mqtt.password_file, "is given as well as mqtt.password_env; give one")
     if mqtt is not None and (mqtt.cert is None) != (mqtt.key is None):
         missing = "cert" if mqtt.cert is None else "key"
-        refuse(("mqtt", missing), None, "missing; mqtt.cert and mqtt.key go together")
+        refuse(("mqtt", missing), None, "missing; mqtt.cert and mqtt.key are given together")
     if mqtt is not None and not mqtt.tls:
         for name in ("ca", "cert"):
             if getattr(mqtt, name) is not None:
-                refuse(("mqtt", name), getattr(mqtt, name), "means nothing without mqtt.tls: true")
+                refuse(("mqtt", name), getattr(mqtt, name), "has no effect without mqtt.tls: true")
     if config.cameras is not None:
         for name in ("source", "zones", "lines"):
             if name in config.model_fields_set and getattr(config, name) != Config.model_fields[name].default:
@@ -168,28 +168,28 @@ def _cross_check(config: Config, document: Document, needs_source: bool) -> list
 
 
 def _check_served(config: Config, refuse: Callable[[Key, Any, str], None]) -> None:
-    """Models on servers, and the keys that are for them alone."""
+    """Check models on servers, and the keys that only they have."""
     for section in ("detector", "embedder"):
         part = getattr(config, section)
         if is_served(part.fallback):
-            refuse((section, "fallback"), part.fallback, "is on a server, too; give a local model")
+            refuse((section, "fallback"), part.fallback, "is also on a server; give a local model")
         if is_served(part.model):
             try:
                 Address.parse(part.model)
             except ConfigError:
-                refuse((section, "model"), part.model, f"is not valid; expected {FORM}, gRPC's port (8001 as a rule)")
+                refuse((section, "model"), part.model, f"is not valid; expected {FORM}, gRPC's port (usually 8001)")
             continue
         if part.fallback is not None:
-            refuse((section, "fallback"), part.fallback, f"means nothing without {section}.model: triton://...")
+            refuse((section, "fallback"), part.fallback, f"has no effect without {section}.model: triton://...")
         if part.deadline_ms != DEADLINE_MS:
-            refuse((section, "deadline_ms"), part.deadline_ms, f"means nothing without {section}.model: triton://...")
+            refuse((section, "deadline_ms"), part.deadline_ms, f"has no effect without {section}.model: triton://...")
 
 
 def _check_cameras(cameras: list[Camera], needs_source: bool, refuse: Callable[[Key, Any, str], None]) -> None:
     names: set[str] = set()
     for camera in cameras:
         if camera.name in names:
-            refuse((*camera.key, "name"), camera.name, "is the name of another camera, too")
+            refuse((*camera.key, "name"), camera.name, "is also the name of another camera")
         names.add(camera.name)
         uri, key = camera.source.uri, (*camera.key, "source", "uri")
         scheme = scheme_of(uri) if uri is not None else None
@@ -207,7 +207,7 @@ def _check_cameras(cameras: list[Camera], needs_source: bool, refuse: Callable[[
 def _check_paths(
     config: Config, cameras: list[Camera], document: Path, refuse: Callable[[Key, Any, str], None]
 ) -> None:
-    """No output may overwrite what is read, or another output."""
+    """Refuse outputs that would overwrite an input or another output."""
     taken: dict[Path, str] = {document.resolve(): "the configuration"}
     sources: list[str] = []
     for camera in cameras:
@@ -252,7 +252,7 @@ def _explain(error: ValidationError, document: Document) -> list[str]:
     for item in error.errors(include_url=False, include_context=False):
         key, value = _locate(item["loc"], document.data)
         if key in lines:
-            continue  # one of several members of a union that did not fit
+            continue  # another member of a union that did not match
         if item["type"] == "missing":
             key = (*key, item["loc"][-1])
         where = f"{document.where(key)}: {dotted(key)}"
@@ -268,7 +268,7 @@ def _explain(error: ValidationError, document: Document) -> list[str]:
 
 
 def _locate(loc: tuple[int | str, ...], data: Any) -> tuple[Key, Any]:
-    """The key that pydantic's `loc` means, without the names of union members that it holds; and the value there."""
+    """The key for pydantic's `loc`, without the names of union members in it; and the value there."""
     key: list[Any] = []
     value = data
     for part in loc:
@@ -280,14 +280,14 @@ def _locate(loc: tuple[int | str, ...], data: Any) -> tuple[Key, Any]:
 
 
 def _section_of(info: FieldInfo) -> type[BaseModel] | None:
-    """The section that a key is, if it is one."""
+    """The section of a key, if it is a section."""
     options = [option for option in get_args(info.annotation) or (info.annotation,) if option is not NoneType]
     single = len(options) == 1 and isinstance(options[0], type) and get_origin(options[0]) is None
     return options[0] if single and issubclass(options[0], BaseModel) else None
 
 
 def _model_at(key: Key) -> type[BaseModel] | None:
-    """The model whose field the last part of `key` is, or should be."""
+    """The model that has, or should have, the last part of `key` as a field."""
     model: type[BaseModel] = Config
     parts = list(key[:-1])
     while parts:
@@ -296,7 +296,7 @@ def _model_at(key: Key) -> type[BaseModel] | None:
         section = next(sections_in(info.annotation), None) if info is not None else None
         if info is None or section is None:
             return None
-        if _section_of(info) is None:  # a list or a mapping of sections: the next part says which
+        if _section_of(info) is None:  # a list or a mapping of sections: the next part selects one
             if not parts:
                 return None
             parts.pop(0)
@@ -305,7 +305,7 @@ def _model_at(key: Key) -> type[BaseModel] | None:
 
 
 def _extra(key: Key, what: str) -> str:
-    """A text that the schema has for a key, by its name; "" if there is no such key."""
+    """An entry of the schema about a key; "" if there is no such key."""
     model = _model_at(key)
     info = model.model_fields.get(key[-1]) if model is not None and isinstance(key[-1], str) else None
     extra = info.json_schema_extra if info is not None else None
@@ -330,10 +330,10 @@ def _expects_at(key: Key) -> str:
 
 
 def _suggest(key: Key) -> str:
-    """A suggestion for an unknown key: a similar name in its section, or the same name in another one."""
+    """A suggestion for an unknown key: a close name in its section, or the same name in another one."""
     model = _model_at(key)
     if model is None:
-        return "leave it out"
+        return "omit it"
     name = str(key[-1])
     near = difflib.get_close_matches(name, model.model_fields, n=1, cutoff=0.6)
     if near:
@@ -351,7 +351,7 @@ def _suggest(key: Key) -> str:
 
 
 def _close(key: Key, value: Any) -> str:
-    """A guess at what a misspelt word of a fixed set meant."""
+    """A suggestion for a misspelt word of a fixed set."""
     model = _model_at(key)
     info = model.model_fields.get(key[-1]) if model is not None and isinstance(key[-1], str) else None
     if info is None or get_origin(info.annotation) is not Literal or not isinstance(value, str):
@@ -373,14 +373,14 @@ def dotted(key: Key) -> str:
 
 
 class _Short(reprlib.Repr):
-    """Collections cut short, with the credentials taken out of each text before it is cut."""
+    """Shortens collections, and removes the credentials of each text before shortening it."""
 
     def repr_str(self, text: str, level: int) -> str:
         return super().repr_str(redact(text), level)
 
 
 def _show(value: Any) -> str:
-    """A value as YAML would write it, short, on one line and without credentials."""
+    """A value as YAML writes it, short, on one line and without credentials."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, str):
@@ -390,5 +390,5 @@ def _show(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    """`text` with line ends and other characters that do not print written as escapes."""
+    """`text` with line ends and other characters that are not printable as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""The models that a configuration names, on this machine and on servers, and how their engines are built."""
+"""The models that a configuration names, on this machine and on servers, and the options of their engines."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edge_tracker.inference.triton.address import is_served
 
 
 def engine_options(config: Config) -> EngineOptions:
-    """A configuration's options for building engines, except the batch, which each model has of its own."""
+    """The engine options of a configuration, except for the batch, which depends on the model."""
     return EngineOptions(**config.engine.model_dump())
 
 
 def wanted_models(config: Config) -> list[tuple[str, str, EngineOptions]]:
-    """The models that run on this machine: the key of each, the name or path, and how its engine is built."""
+    """The models that run on this machine: the key, the name or path, and the engine options of each."""
     options = engine_options(config)
     batches = {"detector": len(cameras_of(config)), "embedder": config.embedder.batch}
     return [
@@ -28,7 +28,7 @@ def wanted_models(config: Config) -> list[tuple[str, str, EngineOptions]]:
 
 
 def served_models(config: Config) -> list[tuple[str, str]]:
-    """The models that run on servers: the key of each, and its address."""
+    """The models that run on servers: the key and the address of each."""
     return [(key, name) for key, name in _models(config) if is_served(name)]
 
 

@@ -1,4 +1,4 @@
-"""Errors of what a configuration names, with the key in front of them."""
+"""Errors that name the key of the configuration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from edge_tracker.errors import ConfigError, EdgeTrackerError
 
 @contextmanager
 def naming(key: str) -> Iterator[None]:
-    """Put the key of the configuration before an error about what it names."""
+    """Prefix errors of the block with the key of the configuration that they are about."""
     try:
         yield
     except EdgeTrackerError as error:
-        # A ConfigError is about the section as a whole, such as classes that the model does not have.
+        # A ConfigError is about the whole section, for example classes that the model does not have.
         name = key.partition(".")[0] if isinstance(error, ConfigError) else key
         lines = (f"{name}: {line}" for line in str(error).split("\n"))
         raise type(error)("\n".join(lines)) from error

@@ -15,8 +15,8 @@ from edge_tracker.app.config.schema import CameraConfig, Config, sections_in
 HEAD = """\
 # Every key of cam.yaml
 
-Written by `python -m edge_tracker.app.config.reference` from what the program itself checks against.
-[configuration.md](configuration.md) tells what the sections are for.
+Written by `python -m edge_tracker.app.config.reference` from the schema that the program checks against.
+[configuration.md](configuration.md) explains the sections.
 
 """
 

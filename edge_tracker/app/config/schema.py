@@ -1,6 +1,6 @@
-"""The sections and keys of a `cam.yaml`, each with its default, its limits and its meaning.
+"""The schema of `cam.yaml`: its sections and keys, each with its default, its limits and its meaning.
 
-docs/configuration.md is written from here.
+docs/configuration-reference.md is generated from it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ DEFAULT_DETECTOR = "yolov3-tiny"
 CAMERA = "{camera}"  # in the path of an output: the camera's name
 
 
-# A name that may stand in a file's name, a topic and a URL as it is.
+# A name that can be part of a file name, a topic and a URL without escaping.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Topic = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^#+\x00-\x1f\x7f]*$")]
 NAME_RULE = "letters, digits, - and _, at most 64"
 
-# Text without control characters: no key has a use for them, and they would break a line of an error or of a log.
+# Text without control characters: no key needs them, and they would break lines of errors and logs.
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -40,9 +40,9 @@ class _Section(BaseModel):
 
 
 def _key(default: Any, expects: str, *, says: str, holds: str = "", **limits: Any) -> Any:
-    """A key: its default, what values are right (completes "expected ..."), and what it means.
+    """A key: its default, the valid values (completes "expected ..."), and its meaning.
 
-    `holds` is "path" for one of the file system, "model" where that may also be a name, "source" for a source's URI.
+    `holds` is "path" for a file or folder, "model" for a path or the name of a model, "source" for the URI of a source.
     """
     return Field(default, description=says, json_schema_extra={"expects": expects, "holds": holds}, **limits)
 
@@ -68,7 +68,7 @@ class SourceConfig(_Section):
     wait: bool = _key(
         False,
         "true or false",
-        says="Wait for a camera that is not there at the start, too. Of several cameras each is waited for.",
+        says="Wait for a camera that is not there at the start. With several cameras each is waited for in any case.",
     )
 
 
@@ -78,7 +78,7 @@ def _deadline(of: str) -> Any:
         "milliseconds: a whole number from 1 to 60000",
         ge=1,
         le=60_000,
-        says=f"Most milliseconds that {of} may wait for the server. Only for `triton://`.",
+        says=f"Longest time in milliseconds that {of} may wait for the server. Only for `triton://`.",
     )
 
 
@@ -92,7 +92,7 @@ def _fallback(example: str, what: str) -> Any:
 
 
 class DetectorConfig(_Section):
-    """The source of the detections: a model, or recorded detections."""
+    """Detection of the objects: a model, or recorded detections."""
 
     model: Text | None = _key(
         None,
@@ -102,7 +102,7 @@ class DetectorConfig(_Section):
         holds="model",
     )
     deadline_ms: int = _deadline("a frame")
-    fallback: Text | None = _fallback("yolov3-tiny", "Local model, of the same classes, that detects")
+    fallback: Text | None = _fallback("yolov3-tiny", "Local model with the same classes that detects")
     mot: Text | None = _key(
         None,
         "a path to a MOTChallenge det.txt",
@@ -129,21 +129,21 @@ class DetectorConfig(_Section):
     format: Text | None = _key(
         None,
         "the name of an output layout, such as yolov5 or yolov8",
-        says="Output layout of the model, where it is not recognised by itself.",
+        says="Output layout of the model, if it is not recognised.",
     )
     every: int = _key(
         1,
         "a whole number from 1 to 1000",
         ge=1,
         le=1000,
-        says="Detect in every Nth frame only; between them tracks are predicted.",
+        says="Detect in every Nth frame only; tracks are predicted in the others.",
     )
     hold_fps: float | None = _key(
         None,
         "frames per second: a number above 0 and at most 1000, or null",
         gt=0,
         le=1000,
-        says="Detect in as many frames as leave time for this frame rate, instead of in every Nth.",
+        says="Detect in as many frames as this frame rate leaves time for, instead of in every Nth.",
     )
 
 
@@ -159,43 +159,47 @@ class EmbedderConfig(_Section):
         holds="model",
     )
     deadline_ms: int = _deadline("the crops of a frame")
-    fallback: Text | None = _fallback("mobilenetv2", "Local file of the same network, that embeds")
+    fallback: Text | None = _fallback("mobilenetv2", "Local file of the same network that embeds")
     batch: int = _key(
-        16, "a whole number from 1 to 1024", ge=1, le=1024, says="Most crops that go through the model in one call."
+        16, "a whole number from 1 to 1024", ge=1, le=1024, says="Largest number of crops in one call of the model."
     )
 
 
 class EngineConfig(_Section):
-    """Options for building TensorRT engines, with the names of `edge_tracker.inference.EngineOptions`."""
+    """Building TensorRT engines from the models. `edge_tracker.inference.builder.EngineOptions` has the same names."""
 
     precision: Literal["fp16", "fp32", "int8"] = _key(
         "fp16", "one of fp16, fp32, int8", says="Precision of the engines. `int8` needs a `NAME.int8.onnx`."
     )
     workspace: int = _key(
-        1024, "MiB: a whole number from 1 to 1000000", ge=1, le=1_000_000, says="Scratch memory a layer may take, MiB."
+        1024,
+        "MiB: a whole number from 1 to 1000000",
+        ge=1,
+        le=1_000_000,
+        says="Scratch memory that a layer may use, in MiB.",
     )
     optimization_level: int = _key(
-        3, "a whole number from 0 to 5", ge=0, le=5, says="0 is quick to build, 5 quick to run."
+        3, "a whole number from 0 to 5", ge=0, le=5, says="0 is fast to build, 5 fast to run."
     )
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = _key(
         "none",
         "one of none, same_compute_capability, ampere_plus",
-        says="Which other GPUs may run the engines.",
+        says="Other GPUs that can run the engines.",
     )
     version_compatible: bool = _key(
-        False, "true or false", says="Whether later TensorRT versions of the same major number may run the engines."
+        False, "true or false", says="True: later TensorRT versions with the same major number can run the engines."
     )
     dla_core: int | None = _key(
         None,
         "the number of a DLA core, such as 0, or null for none",
         ge=0,
         le=15,
-        says="DLA core of a Jetson Orin or Xavier for the layers that it can run.",
+        says="DLA core of a Jetson Orin or Xavier, for the layers that it can run.",
     )
 
 
 def _edge_meanings() -> dict[str, str]:
-    """The description of each field in the docstring of `EdgeSettings`. Several can share one: `reach, speed: ...`."""
+    """The description of each field in the docstring of `EdgeSettings`. Fields can share one: `reach, speed: ...`."""
     text = inspect.cleandoc(EdgeSettings.__doc__ or "").partition("Attributes:")[2]
     meanings = {}
     for names, says in re.findall(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", text, re.MULTILINE):
@@ -205,7 +209,7 @@ def _edge_meanings() -> dict[str, str]:
 
 
 def _edge_section() -> type[_Section]:
-    """A section with the fields of `EdgeSettings`, which is where they are changed."""
+    """A section with the fields of `EdgeSettings`."""
     meanings = _edge_meanings()
     fields = {
         name: (
@@ -214,7 +218,7 @@ def _edge_section() -> type[_Section]:
         )
         for name, value in EdgeSettings()._asdict().items()
     }
-    made: Any = create_model("EdgeConfig", __base__=_Section, __doc__="What governs `method: edge`.", **fields)  # type: ignore[call-overload]
+    made: Any = create_model("EdgeConfig", __base__=_Section, __doc__="Parameters of `method: edge`.", **fields)  # type: ignore[call-overload]
     return made
 
 
@@ -237,7 +241,7 @@ class TrackerConfig(_Section):
         "a whole number from 0 to 100000, or null for no limit",
         ge=0,
         le=100_000,
-        says="`edge`: most crops to embed in a frame, the most valuable first. `null`: all that matter.",
+        says="`edge`: largest number of crops to embed in a frame, the most valuable first. `null`: all that matter.",
     )
     selective: bool = _key(_EDGE.selective, "true or false", says="`edge`: false to embed every detection.")
     edge: EdgeConfig | None = _key(  # type: ignore[valid-type]
@@ -248,7 +252,7 @@ class TrackerConfig(_Section):
         "a number from 0 to 1",
         ge=0,
         le=1,
-        says="Most 1 - IoU at which the IoU stage associates.",
+        says="Largest 1 - IoU at which the IoU stage matches.",
     )
     max_age: int = _key(
         _DEEPSORT.max_age,
@@ -276,7 +280,7 @@ class TrackerConfig(_Section):
         "a number from 0 to 2",
         ge=0,
         le=2,
-        says="Largest cosine distance at which appearance is the same.",
+        says="Largest cosine distance at which appearances match.",
     )
     nn_budget: int | None = _key(
         _DEEPSORT.nn_budget,
@@ -286,19 +290,19 @@ class TrackerConfig(_Section):
         says="Appearance features kept for each track. `null`: no limit, and memory that grows.",
     )
     gating_only_position: bool = _key(
-        _DEEPSORT.gating_only_position, "true or false", says="Gate on the position alone, not on the box's shape."
+        _DEEPSORT.gating_only_position, "true or false", says="Gate on the position only, not on the shape of the box."
     )
     class_aware: bool = _key(
-        _COMMON.class_aware, "true or false", says="Associate a track only with detections of its own class."
+        _COMMON.class_aware, "true or false", says="Match a track only to detections of its own class."
     )
 
 
 class OutputsConfig(_Section):
-    """The outputs. One whose key is left out is not written."""
+    """The outputs. Those whose key is omitted are not written."""
 
     mot: Text | None = _key(None, "a path, such as results/tracks.txt", says="MOTChallenge text file.", holds="path")
     jsonl: Text | None = _key(
-        None, "a path, such as results/tracks.jsonl", says="JSON lines, one object for each frame.", holds="path"
+        None, "a path, such as results/tracks.jsonl", says="JSON lines, one object per frame.", holds="path"
     )
     video: Text | None = _key(
         None,
@@ -311,23 +315,27 @@ class OutputsConfig(_Section):
         "MiB: a whole number from 1 to 1000000, or null for no limit",
         ge=1,
         le=1_000_000,
-        says="Size at which a file is put aside under the time it was begun at, and a new one begun.",
+        says="Size at which a file is renamed to the time it was started, and a new one is started.",
     )
-    rotate_daily: bool = _key(False, "true or false", says="Begin new files at midnight, local time.")
+    rotate_daily: bool = _key(False, "true or false", says="Start new files at midnight, local time.")
     keep: int = _key(
-        10, "a whole number from 0 to 100000", ge=0, le=100_000, says="Files put aside that are kept, of each output."
+        10,
+        "a whole number from 0 to 100000",
+        ge=0,
+        le=100_000,
+        says="Number of such renamed files to keep for each output.",
     )
     coast: int = _key(
         0,
         "a whole number from 0 to 100000",
         ge=0,
         le=100_000,
-        says="Frames without a detection for which a confirmed track is still reported, where it is predicted to be "
-        "and marked so. 0: not at all.",
+        says="Frames without a detection for which a confirmed track is still reported, at its predicted box "
+        "and marked as such. 0: none.",
     )
 
     def paths(self) -> Iterator[tuple[str, Path]]:
-        """Key and path of each output that is to be written."""
+        """Key and path of each output to write."""
         for name in ("mot", "jsonl", "video"):
             path = getattr(self, name)
             if path is not None:
@@ -338,14 +346,14 @@ Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class ZoneConfig(_Section):
-    """An area of the picture."""
+    """An area of the image."""
 
     polygon: list[Point] = _key(
         ...,
         "a list of at least three corners [x, y] in pixels, such as [[0, 0], [200, 0], [200, 100]]",
         min_length=3,
         max_length=1000,
-        says="Corners [x, y] in pixels. An object is inside when the middle of its box's lower edge is.",
+        says="Corners [x, y] in pixels. An object is inside if the middle of the lower edge of its box is.",
     )
     classes: list[Text] | None = _key(
         None, "a list of class names, such as [person]", min_length=1, says="Classes that count. Default: all."
@@ -367,52 +375,60 @@ class LineConfig(_Section):
 class CameraConfig(_Section):
     """One of several cameras."""
 
-    name: Name = _key(..., NAME_RULE, says="What it is called in topics, file names and metrics.")
-    source: SourceConfig = _key(SourceConfig(), "a section", says="As the top level's.")
-    tracker: TrackerConfig | None = _key(None, "a section", says="Instead of the top level's.")
-    outputs: OutputsConfig | None = _key(None, "a section", says="Instead of the top level's.")
-    zones: dict[Name, ZoneConfig] = _key({}, "a section of named zones", says="As the top level's.")
-    lines: dict[Name, LineConfig] = _key({}, "a section of named lines", says="As the top level's.")
+    name: Name = _key(..., NAME_RULE, says="Its name in topics, file names and metrics.")
+    source: SourceConfig = _key(SourceConfig(), "a section", says="As at the top level.")
+    tracker: TrackerConfig | None = _key(None, "a section", says="Replaces that of the top level.")
+    outputs: OutputsConfig | None = _key(None, "a section", says="Replaces that of the top level.")
+    zones: dict[Name, ZoneConfig] = _key({}, "a section of named zones", says="As at the top level.")
+    lines: dict[Name, LineConfig] = _key({}, "a section of named lines", says="As at the top level.")
 
 
 class MqttConfig(_Section):
-    """Events and tracks to an MQTT broker."""
+    """Publishing events and tracks to an MQTT broker."""
 
     host: Text = _key(..., "the name or address of a broker", says="The broker.")
-    port: int = _key(1883, "a port: a whole number from 1 to 65535", ge=1, le=65535, says="Its port; TLS has 8883.")
-    topic: Topic = _key("edge-tracker", "a topic without # and +", says="What all topics begin with.")
+    port: int = _key(
+        1883, "a port: a whole number from 1 to 65535", ge=1, le=65535, says="Its port; usually 8883 with TLS."
+    )
+    topic: Topic = _key("edge-tracker", "a topic without # and +", says="Start of all topics.")
     client_id: Name | None = _key(
-        None, NAME_RULE, says="Default: `edge-tracker-` and the host's name. Must be each client's own."
+        None, NAME_RULE, says="Default: `edge-tracker-` and the host name. Each client needs its own."
     )
     username: Text | None = _key(None, "text", says="User name.")
     password_env: Name | None = _key(
         None, "the name of an environment variable", says="Environment variable that holds the password."
     )
     password_file: Text | None = _key(None, "a path", says="File that holds the password.", holds="path")
-    tls: bool = _key(False, "true or false", says="Encrypt, and check the broker's certificate.")
+    tls: bool = _key(False, "true or false", says="Encrypt, and verify the broker's certificate.")
     ca: Text | None = _key(None, "a path", says="Certificates to trust. Default: the system's.", holds="path")
     cert: Text | None = _key(None, "a path", says="This client's certificate.", holds="path")
     key: Text | None = _key(None, "a path", says="The key of `cert`.", holds="path")
-    qos: int = _key(1, "0, 1 or 2", ge=0, le=2, says="Quality of service of events; tracks go with 0.")
+    qos: int = _key(1, "0, 1 or 2", ge=0, le=2, says="Quality of service of events; tracks are sent with 0.")
     style: Literal["native", "frigate"] = _key(
-        "native", "one of native, frigate", says="Shape of the events; `frigate` is what Home Assistant's users know."
+        "native",
+        "one of native, frigate",
+        says="Format of the events; `frigate` is the one that Home Assistant integrations know.",
     )
     tracks_per_second: float = _key(
         1.0,
         "a number from 0 to 1000",
         ge=0,
         le=1000,
-        says="Frames a second whose tracks are published. 0: none.",
+        says="Frames per second whose tracks are published. 0: none.",
     )
     update_every: float = _key(
-        1.0, "seconds: a number from 0.1 to 3600", ge=0.1, le=3600, says="Least seconds between `update`s of an object."
+        1.0,
+        "seconds: a number from 0.1 to 3600",
+        ge=0.1,
+        le=3600,
+        says="Shortest time in seconds between `update`s of an object.",
     )
     queue: int = _key(
         1000,
         "a whole number from 1 to 1000000",
         ge=1,
         le=1_000_000,
-        says="Messages kept while the broker is away; beyond them the oldest are lost, and counted.",
+        says="Messages kept while the broker is away; beyond that the oldest are dropped, and counted.",
     )
 
 
@@ -420,9 +436,11 @@ class ServerConfig(_Section):
     """The live page, `/metrics`, `/healthz`, `/readyz` and `/api/tracks`."""
 
     host: Text = _key(
-        "127.0.0.1", "an address of this machine", says="Address to listen on. Any but loopback needs a token."
+        "127.0.0.1",
+        "an address of this machine",
+        says="Address to listen on. Every address but loopback needs a token.",
     )
-    port: int = _key(8080, "a port: a whole number from 0 to 65535", ge=0, le=65535, says="0 takes any free one.")
+    port: int = _key(8080, "a port: a whole number from 0 to 65535", ge=0, le=65535, says="0: any free port.")
     token_env: Name | None = _key(
         None, "the name of an environment variable", says="Environment variable that holds the token."
     )
@@ -430,20 +448,20 @@ class ServerConfig(_Section):
 
 
 class StateConfig(_Section):
-    """The state kept across crashes and reboots: identities, tracks, counts. For live sources."""
+    """Saved state that survives a crash or a reboot: identities, tracks, counts. For live sources."""
 
     folder: Text | None = _key(
-        None, "a folder", says="Where it is kept. Default: the user's folder for state.", holds="path"
+        None, "a folder", says="Folder of the state. Default: the user's folder for state.", holds="path"
     )
     every: float = _key(
-        5.0, "seconds: a number from 0 to 3600, 0 for never", ge=0, le=3600, says="Seconds between savings. 0: none."
+        5.0, "seconds: a number from 0 to 3600, 0 for never", ge=0, le=3600, says="Seconds between two saves. 0: never."
     )
     resume_within: float = _key(
         60.0,
         "seconds: a number from 0 to 1000000",
         ge=0,
         le=1_000_000,
-        says="Age up to which tracks are taken up again. Of an older state only numbering and counts go on.",
+        says="Largest age in seconds at which tracks are continued. From an older state only numbering and counts are.",
     )
 
 
@@ -453,37 +471,37 @@ class Config(_Section):
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = _key(
         "auto",
         "one of auto, cpu, cuda, tensorrt",
-        says="Where the models run. `auto`: a GPU if there is one for the model at hand, else the CPU.",
+        says="Device of the models. `auto`: a GPU if there is one that runs the model, else the CPU.",
     )
     threads: int = _key(
         0, "a whole number from 0 to 1024", ge=0, le=1024, says="CPU threads for a model. 0: the runtime chooses."
     )
-    name: Name = _key("camera", NAME_RULE, says="What the camera is called, where there is one.")
-    source: SourceConfig = _key(SourceConfig(), "a section", says="Where frames come from.")
+    name: Name = _key("camera", NAME_RULE, says="Name of the camera, if there is only one.")
+    source: SourceConfig = _key(SourceConfig(), "a section", says="The source of the frames.")
     cameras: list[CameraConfig] | None = _key(
         None,
         "a list of sections with name and source",
         min_length=1,
         max_length=1000,
-        says="Several cameras, in the place of `name`, `source`, `zones` and `lines`.",
+        says="Several cameras, instead of `name`, `source`, `zones` and `lines`.",
     )
-    detector: DetectorConfig = _key(DetectorConfig(), "a section", says="What finds the objects.")
+    detector: DetectorConfig = _key(DetectorConfig(), "a section", says="Detection of the objects.")
     embedder: EmbedderConfig = _key(
         EmbedderConfig(), "a section", says="The model that tells objects apart by their appearance."
     )
-    engine: EngineConfig = _key(EngineConfig(), "a section", says="How TensorRT engines are built.")
-    tracker: TrackerConfig = _key(TrackerConfig(), "a section", says="How detections become tracks.")
-    outputs: OutputsConfig = _key(OutputsConfig(), "a section", says="Where the results go.")
+    engine: EngineConfig = _key(EngineConfig(), "a section", says="Building TensorRT engines.")
+    tracker: TrackerConfig = _key(TrackerConfig(), "a section", says="The tracker.")
+    outputs: OutputsConfig = _key(OutputsConfig(), "a section", says="The outputs.")
     zones: dict[Name, ZoneConfig] = _key({}, "a section of named zones", says="Areas to count in, by name.")
     lines: dict[Name, LineConfig] = _key({}, "a section of named lines", says="Lines to count at, by name.")
     mqtt: MqttConfig | None = _key(None, "a section with a host", says="Broker to publish to. Default: none.")
     server: ServerConfig | None = _key(None, "a section", says="Live page and metrics. Default: none.")
-    state: StateConfig = _key(StateConfig(), "a section", says="What outlives a crash.")
+    state: StateConfig = _key(StateConfig(), "a section", says="State that survives a crash.")
 
 
 @dataclass(frozen=True)
 class Camera:
-    """The configuration of one camera, in whichever form it is written."""
+    """The configuration of one camera, whether it is the only one or one of `cameras`."""
 
     name: str
     source: SourceConfig
@@ -491,7 +509,7 @@ class Camera:
     outputs: OutputsConfig
     zones: Mapping[str, ZoneConfig]
     lines: Mapping[str, LineConfig]
-    key: tuple[str | int, ...]  # where it stands in the configuration
+    key: tuple[str | int, ...]  # its place in the configuration
 
 
 def cameras_of(config: Config) -> list[Camera]:
@@ -526,13 +544,13 @@ SECTIONS = {"edge_settings": "edge"}  # the parameter that is a section, and its
 
 
 def keys_of(method: str) -> list[str]:
-    """The keys of `tracker` that mean something to this method only."""
+    """The keys of `tracker` that only this method has."""
     keys = [SECTIONS.get(name, name) for name in PARAMETERS[method]._fields]
     return [key for key in keys if key in TrackerConfig.model_fields]  # the frame rate is the source's
 
 
 def tracker_arguments(config: TrackerConfig) -> tuple[dict[str, Any], list[str]]:
-    """The arguments for `EdgeDeepSort`, and the keys that were changed although the method does not use them."""
+    """The arguments of `EdgeDeepSort` from the section, and the changed keys that have no effect on its method."""
     foreign = [key for method in PARAMETERS if method != config.method for key in keys_of(method)]
     default = TrackerConfig()
     idle = [key for key in foreign if getattr(config, key) != getattr(default, key)]

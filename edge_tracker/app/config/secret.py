@@ -1,4 +1,4 @@
-"""Secrets: from the environment or a file, never from the configuration itself."""
+"""Secrets, read from the environment or a file, never from the configuration itself."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MOST_BYTES = 4096
 
 
 def read_secret(env: str | None, file: str | None, env_key: str, file_key: str) -> str | None:
-    """The secret in a variable or in a file, without white space around it; None where neither is named.
+    """The secret in a variable or a file, without surrounding white space; None if neither is named.
 
     Args:
         env, file: name of the environment variable, and path.
-        env_key, file_key: the configuration's keys that they come from, for the errors.
+        env_key, file_key: the keys of the configuration that name them, for errors.
 
     Raises:
-        ConfigError: the variable is not set, the file cannot be read, or there is nothing in it; or both are named.
+        ConfigError: the variable is not set, the file cannot be read, or it is empty; or both are named.
     """
     if env is not None and file is not None:
         raise ConfigError(f"{file_key}: {file}: is given as well as {env_key}; give one of the two")
@@ -37,7 +37,7 @@ def read_secret(env: str | None, file: str | None, env_key: str, file_key: str) 
     except UnicodeDecodeError:
         raise ConfigError(f"{file_key}: {file}: is not text") from None
     if len(data) > MOST_BYTES:
-        raise ConfigError(f"{file_key}: {file}: is longer than {MOST_BYTES} bytes, which no secret is")
+        raise ConfigError(f"{file_key}: {file}: is longer than {MOST_BYTES} bytes, so it is not a secret")
     if not secret:
         raise ConfigError(f"{file_key}: {file}: is empty; write the secret into it")
     return secret

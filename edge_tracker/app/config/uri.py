@@ -1,4 +1,4 @@
-"""Source URIs: their kinds, and showing them without credentials. Needs no OpenCV."""
+"""Source URIs: their kinds, paths in them, and showing them without credentials. Needs no OpenCV."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SCHEMES = (*NETWORK_SCHEMES, "csi", "gst", "file")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 _SCHEME = re.compile(r"^(?:([A-Za-z][A-Za-z0-9+.-]*)://|(gst):)", re.IGNORECASE)
-# Greedy up to the last '@': a password may hold '@' and '/' unescaped, and hiding too much is the safe mistake.
+# Greedy up to the last '@': a password may contain '@' and '/' unescaped, and it is safer to hide too much.
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)\S*@")
 _USERINFO_OF_URI = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://).*@", re.DOTALL)
 _USERINFO_IN_QUOTES = re.compile(r"""(["'])([A-Za-z][A-Za-z0-9+.-]*://)(?:(?!\1).)*@""", re.DOTALL)
-# As elements of a GStreamer pipeline have them: user-id=me user-pw="a b" passphrase=x.
+# Properties of elements of a GStreamer pipeline: user-id=me user-pw="a b" passphrase=x.
 _SECRET_PROPERTY = re.compile(
     r"""(?<![?&;\w-])((?:[a-z]+-)*(?:user-id|user-pw|proxy-id|proxy-pw|username|passw\w*|passphrase|pwd|secret|token"""
     r"""|(?:api|access|secret|signing|private)-key|cookies|extra-headers)\s*=\s*(?:\([a-z]+\)\s*)?)"""
@@ -38,7 +38,7 @@ def redact(text: object) -> str:
 
 
 def scheme_of(uri: str | int) -> str | None:
-    """The URI's scheme in lower case (`gst` for `gst:PIPELINE`), or None for a path or a camera number."""
+    """The scheme of a URI in lower case (`gst` for `gst:PIPELINE`), or None for a path or a camera number."""
     match = _SCHEME.match(uri) if isinstance(uri, str) else None
     return (match.group(1) or match.group(2)).lower() if match else None
 
@@ -56,7 +56,7 @@ def is_path(uri: str | int) -> bool:
 
 
 def resolve_source(uri: str | int, folder: Path) -> str | int:
-    """`uri` with a path made absolute against `folder`; what else it names as it is."""
+    """`uri` with a path made absolute against `folder`; anything else unchanged."""
     if not is_path(uri):
         return uri
     text = str(uri)
@@ -66,14 +66,14 @@ def resolve_source(uri: str | int, folder: Path) -> str | int:
 
 
 def absolute(path: str, folder: Path) -> str:
-    """A path against `folder`, and without `..` unless that goes up from a link, where it leads elsewhere."""
+    """A path relative to `folder` as an absolute one; without `..`, unless that follows a link and leads elsewhere."""
     joined = os.path.join(folder, os.path.expanduser(path))
     short = os.path.normpath(joined)
     return short if os.path.realpath(short) == os.path.realpath(joined) else joined
 
 
 def number_pattern(name: str) -> re.Pattern[str] | None:
-    """For a file name with one `%d` or `%06d`, the expression that such names match, the number as group 1."""
+    """An expression for the file names of a pattern with one `%d` or `%06d`, with the number as group 1; or None."""
     match = _NUMBER_PATTERN.search(name)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""A YAML file read safely, with the place of every key kept for error messages."""
+"""Reading a YAML file safely, with the line of each key for error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Key = tuple[Any, ...]
 
 @dataclass
 class Document:
-    """The data of a file, the line of each key, and which keys were overridden from the command line."""
+    """The data of a file, the line of each key, and the keys that the command line overrides."""
 
     path: Path
     data: dict[str, Any]
@@ -27,7 +27,7 @@ class Document:
     origins: dict[Key, str] = field(default_factory=dict)
 
     def override(self, key: Key, value: Any, origin: str) -> None:
-        """Set `key`, as `origin` (an option of the command line, for errors) asks.
+        """Set `key` for `origin`, an option of the command line, which errors will name.
 
         Raises:
             ConfigError: a part of `key` that should be a section is a value.
@@ -44,7 +44,7 @@ class Document:
         self.origins[key] = origin
 
     def where(self, key: Key) -> str:
-        """File and line of `key`, or of the section that it is missing in, or the option that set it; or the file."""
+        """File and line of `key`, or of the section that lacks it; or the option that set it; or the file."""
         for end in range(len(key), 0, -1):
             if key[:end] in self.origins:
                 return self.origins[key[:end]]
@@ -52,13 +52,13 @@ class Document:
             if key[:end] in self.lines:
                 return f"{self.path}:{self.lines[key[:end]]}"
             for other, origin in self.origins.items():
-                if other[:end] == key[:end]:  # a section may be there by an option alone
+                if other[:end] == key[:end]:  # an option alone may have made the section
                     return origin
         return str(self.path)
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also reads 1e-3 as a number (YAML 1.2 does, PyYAML's 1.1 does not)."""
+    """The safe loader, which also reads 1e-3 as a number, as YAML 1.2 does and PyYAML's YAML 1.1 does not."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -73,7 +73,7 @@ def read_document(path: Path) -> Document:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        ConfigError: missing, unreadable, not UTF-8, not YAML, a key given twice, empty, or no mapping.
+        ConfigError: missing, unreadable, not UTF-8, not YAML, empty, not a mapping, or a key occurs twice.
     """
     try:
         with path.open("rb") as file:
@@ -86,7 +86,7 @@ def read_document(path: Path) -> Document:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{str(path)!r}: cannot be read: {reason}") from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 10} KiB; this is no configuration")
+        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 10} KiB; this is not a configuration")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_yaml(text: str, lines: dict[Key, int] | None = None) -> Any:
-    """The data of YAML text. `lines` receives the line of each key.
+    """The data of YAML text; the line of each key is put into `lines`.
 
     Raises:
         ConfigError: not valid. The message starts with `:LINE:COLUMN: ` where that is known, else with `: `.
@@ -136,10 +136,10 @@ def parse_yaml(text: str, lines: dict[Key, int] | None = None) -> Any:
 
 
 def parse_override(text: str) -> tuple[Key, Any]:
-    """`a.b=value` as the key `("a", "b")` and the value, which is YAML.
+    """Split `a.b=value` into the key `("a", "b")` and the value, which is YAML.
 
     Raises:
-        ConfigError: of another form.
+        ConfigError: it has another form.
     """
     name, equals, value = text.partition("=")
     key = tuple(part.strip() for part in name.split("."))
@@ -154,10 +154,10 @@ def parse_override(text: str) -> tuple[Key, Any]:
 
 
 def _check_keys(node: yaml.Node, prefix: Key, lines: dict[Key, int], above: set[int], done: set[int]) -> None:
-    """Note the line of every key, and refuse a key that is there twice: YAML would silently keep the last.
+    """Store the line of every key, and refuse a key that occurs twice: YAML would silently keep the last.
 
-    `above` are the nodes that `node` lies in: an alias can stand within its own anchor. `done` are those looked at: a
-    few aliases of aliases can stand for billions of nodes.
+    `above` are the nodes that contain `node`: an alias can be inside its own anchor. `done` are those visited: a few
+    aliases of aliases can stand for billions of nodes.
     """
     if len(prefix) >= MAX_DEPTH or id(node) in above:
         raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)

@@ -1,1 +1,1 @@
-"""The checks of `edge-tracker doctor`: the machine, its models, and the needs of a configuration."""
+"""The examination by `edge-tracker doctor`: the machine, its models, and the needs of a configuration."""

@@ -10,7 +10,7 @@ from edge_tracker.app.doctor.needs import examine_needs
 
 
 def examine(config: Config | None = None) -> list[Finding]:
-    """Look at the machine, and at what a configuration needs of it."""
+    """Examine the machine, and whether it has what a configuration needs."""
     findings = [*examine_machine(), *examine_models()]
     if config is not None:
         findings += examine_needs(config)

@@ -1,4 +1,4 @@
-"""Findings: each a value, its problem if there is one, and the fix."""
+"""Findings of the examination, with problems and their fixes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edge_tracker.errors import EdgeTrackerError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """One item of the examination.
 
     Attributes:
         what: its name.
-        value: what was found.
-        problem: what is wrong with it; "" if nothing is.
-        fix: what puts it right.
-        needed: whether the given configuration cannot run with the problem.
+        value: its value, such as a version.
+        problem: the problem; "" if there is none.
+        fix: a fix of the problem.
+        needed: True if the given configuration cannot run with the problem.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def to_text(findings: list[Finding]) -> str:
-    """A line for each, problems and their fixes under it."""
+    """The findings as text: a line for each, followed by its problem and fix."""
     width = max(len(finding.what) for finding in findings) + 2
     lines = []
     for finding in findings:
@@ -46,12 +46,12 @@ def to_json(findings: list[Finding]) -> str:
 
 
 def is_ok(findings: list[Finding]) -> bool:
-    """True if the configuration can run."""
+    """True if the given configuration can run."""
     return not any(finding.needed and finding.problem for finding in findings)
 
 
 def attempt(what: str, check: Callable[[], str], otherwise: str, needed: bool = False) -> Finding:
-    """The finding of a check, or its error as the problem."""
+    """The finding of a check; its error is the problem."""
     try:
         return Finding(what, check(), needed=needed)
     except EdgeTrackerError as error:
@@ -59,6 +59,6 @@ def attempt(what: str, check: Callable[[], str], otherwise: str, needed: bool = 
 
 
 def failed(what: str, value: str, error: EdgeTrackerError, needed: bool = False) -> Finding:
-    """A finding of an error: its message is the problem, and what puts it right after a semicolon."""
+    """The finding of an error: the problem is its message up to a semicolon, the fix the rest."""
     problem, _, fix = str(error).partition("; ")
     return Finding(what, value, problem, fix, needed)

@@ -1,4 +1,4 @@
-"""The models and engines that are found on this machine."""
+"""Examination of the models and engines on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_tracker.inference.manifest import onnx_metadata, read_manifest
 
 
 def examine_models() -> Iterator[Finding]:
-    """Every model and engine in the folders that are searched."""
+    """Examine every model and engine in the searched folders."""
     folders = [folder for folder in dict.fromkeys(model_folders()) if folder.is_dir()]
     if not folders:
         looked = ", ".join(map(str, model_folders()))
@@ -43,6 +43,6 @@ def check_engine(path: Path) -> str:
     try:
         trt, gpu = import_tensorrt(), open_cuda().gpu
     except DeviceError:
-        return f"{value}; whether it fits cannot be told here"
+        return f"{value}; whether it fits cannot be checked here"
     check_fits(path, manifest, trt, gpu)
     return value

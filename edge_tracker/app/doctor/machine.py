@@ -1,4 +1,4 @@
-"""The checks of the machine: platform, GPU, driver and libraries."""
+"""Examination of the machine: platform, GPU, driver, libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_tracker.inference.builder import import_tensorrt
 from edge_tracker.inference.cuda import open_cuda
 from edge_tracker.version import __version__
 
-# An ONNX file of one Identity node on a float; what a provider must run to count as working.
+# An ONNX file of one Identity node on a float. A provider that runs it counts as working.
 _TINY_ONNX = bytes.fromhex(
     "08083a3a0a100a017812017922084964656e74697479120474696e795a0f0a0178120a0a"
     "08080112040a020801620f0a0179120a0a08080112040a02080142040a001011"
@@ -26,7 +26,7 @@ _TINY_ONNX = bytes.fromhex(
 
 
 def examine_machine() -> Iterator[Finding]:
-    """Look at the machine."""
+    """Examine the machine."""
     yield Finding("edge-tracker", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
     yield from _platform()
     yield _driver()
@@ -58,7 +58,7 @@ def _platform() -> Iterator[Finding]:
 
 
 def _has_nvidia() -> bool:
-    """True if the machine has an NVIDIA GPU, in any state: a Jetson's, a PCI device, or a driver that loads."""
+    """True if the machine has an NVIDIA GPU in any state: a Jetson's, a PCI device, or a driver that loads."""
     vendors = (_read(str(path)).strip() for path in Path("/sys/bus/pci/devices").glob("*/vendor"))
     return bool(_read("/etc/nv_tegra_release")) or "0x10de" in vendors or _loads("libcuda.so.1")
 
@@ -80,7 +80,7 @@ def _driver() -> Finding:
 def _libraries() -> Iterator[Finding]:
     toolkit = _read("/usr/local/cuda/version.json")
     found = re.search(r'"cuda"\s*:\s*{[^}]*"version"\s*:\s*"([^"]+)"', toolkit)
-    yield Finding("CUDA toolkit", found[1] if found else "none (only pycuda's kernels need one)")
+    yield Finding("CUDA toolkit", found[1] if found else "none (only needed by the kernels of pycuda)")
     try:
         version = ctypes.CDLL("libcudnn.so.9").cudnnGetVersion()
         yield Finding("cuDNN", f"{version // 10000}.{version % 10000 // 100}.{version % 100}")
@@ -144,7 +144,11 @@ def _numba() -> Finding:
 
 
 def run_tiny(device: str) -> str:
-    """Run a tiny model on a device with ONNX Runtime, which also lists providers that it cannot load."""
+    """Run a tiny model on a device, since ONNX Runtime lists providers that it cannot load.
+
+    Raises:
+        DeviceError: it does not run.
+    """
     from edge_tracker.inference.onnx import OnnxModel
 
     with tempfile.TemporaryDirectory() as folder:
@@ -163,13 +167,13 @@ def _loads(library: str) -> bool:
 
 
 def _version(*distributions: str) -> str:
-    """The version of the first of these packages that is installed; "" if none is."""
+    """The version of the first installed package of these; "" if there is none."""
     installed = [found for name in distributions for found in metadata.distributions(name=name)]
     return installed[0].version if installed else ""
 
 
 def _read(path: str) -> str:
-    """A system file's text; "" if there is none."""
+    """The text of a system file; "" if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The checks of a configuration's needs on this machine."""
+"""Examination of what a configuration needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def examine_needs(config: Config) -> Iterator[Finding]:
     for what, model, options in wanted_models(config):
         yield needed(what, partial(_find, model))
         if config.device in ("auto", "tensorrt"):
-            with suppress(EdgeTrackerError):  # no model, or no TensorRT: said already
+            with suppress(EdgeTrackerError):  # no model, or no TensorRT: reported above
                 yield needed(f"{what}, engine", _engine_check(find_model(model), options))
 
     for what, address in served_models(config):
@@ -66,7 +66,7 @@ def _check_device(device: str) -> str:
 
 
 def _engine_check(path: Path, options: EngineOptions) -> Callable[[], str]:
-    """A check that looks for the engine of a model and returns its name. Raises an error without TensorRT."""
+    """A check that finds the engine of a model and returns its name. Raises if there is no TensorRT."""
     trt, gpu = import_tensorrt(), open_cuda().gpu
     if path.suffix.lower() == ".engine":
         return partial(check_engine, path)
