@@ -182,11 +182,12 @@ class EdgeDeepSort:
             payload = Payload(others=parts[0] if parts else None)
         else:
             ltwh, confidence, classes = _parse_boxes(list(raw_detections))
-            polygons = None
-            payload = Payload(
-                masks=_for_each("instance_masks", instance_masks, len(ltwh)),
-                others=_for_each("others", others, len(ltwh)),
-            )
+            polygons, payload = None, NO_PAYLOAD
+            if instance_masks is not None or others is not None:
+                payload = Payload(
+                    masks=_for_each("instance_masks", instance_masks, len(ltwh)),
+                    others=_for_each("others", others, len(ltwh)),
+                )
         class_ids = NO_CLASSES if classes is None else self.tracker.numbers_of(classes)
         features = self._features(embeds, len(ltwh))
         given = Given(ltwh, confidence, class_ids, features)

@@ -130,8 +130,9 @@ class ObjectTracker:
         Raises:
             InputError: as `Method.step`. Nothing is changed.
         """
-        before = self.today, self._days, self.table.next_id
+        before = None
         if self.today is not None:
+            before = self.today, self._days, self.table.next_id
             today = datetime.now().date() if today is None else today
             if today != self.today:
                 self._begin_day(today)
@@ -143,7 +144,8 @@ class ObjectTracker:
                 if len(ended):
                     self._part_with(ended)
         except InputError:
-            self.today, self._days, self.table.next_id = before
+            if before is not None:
+                self.today, self._days, self.table.next_id = before
             raise
         if payload or self._carried or self._track_class is not Track:
             tracks = self._grown(payload)

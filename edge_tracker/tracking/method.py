@@ -130,13 +130,13 @@ class Method(ABC):
             InputError: features of another length than the tracks have.
         """
         if len(features):
-            dimension = self.table.dimension
-            if dimension not in (0, features.shape[1]):
+            length = features.shape[1]
+            if length != self.table.gallery.unit.shape[1] and (held := self.table.dimension) != 0:
                 raise InputError(
-                    f"features have {features.shape[1]} values, those of earlier frames {dimension}: "
+                    f"features have {length} values, those of earlier frames {held}: "
                     "use one embedder, or delete_all_tracks() before changing it"
                 )
-            self.table.reserve_features(detections, features.shape[1])
+            self.table.reserve_features(detections, length)
         self.table.reserve(detections)
 
     @abstractmethod
