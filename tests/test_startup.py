@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import os
 import shutil
 import subprocess
@@ -171,6 +173,63 @@ def test_another_machine_can_use_a_copied_cache_for_generic_processors(tmp_path:
     one = "import edge_tracker.tracking.assignment as a, numpy as np\na.solve(np.eye(3))"
     program = f"{one}\n{DISPATCHERS}\nprint(loaded())"
     assert run(program, NUMBA_CACHE_DIR=str(used)).stdout == "0\n"
+
+
+# Prepares detections of each kind, and prints the results and the names of the compiled code.
+PREPARE = """
+import numpy as np
+from edge_tracker.tracking.detections import DETECTION, Given, prepare
+from edge_tracker.tracking.edge.tables import EDGE_DETECTION
+given = Given(np.array([[1.0, 2.0, 3.0, 4.0]] * 3), np.full(3, 0.5), np.arange(3), np.empty((0, 0), np.float32))
+for dtype in KINDS:
+    detections = np.zeros(3, dtype)
+    prepare(detections, given, False)
+    print(detections["origin"].tolist(), detections["confidence"].tolist(), detections["ltwh"][2].tolist())
+print({form.fndesc.mangled_name for form in prepare.overloads.values()})
+"""
+
+
+@pytest.mark.slow
+def test_each_method_may_be_compiled_by_a_process_of_its_own(tmp_path: Path) -> None:
+    """By Numba's names two processes could cache different code under one, and a third would run the wrong one."""
+
+    def prepared(kinds: str) -> list[str]:
+        return run(PREPARE.replace("KINDS", kinds), NUMBA_CACHE_DIR=str(tmp_path)).stdout.splitlines()
+
+    exact, edge, both = map(prepared, ("[DETECTION]", "[EDGE_DETECTION]", "[DETECTION, EDGE_DETECTION]"))
+    assert exact[0] == edge[0] == "[0, 1, 2] [0.5, 0.5, 0.5] [1.0, 2.0, 3.0, 4.0]"
+    assert both[:2] == [exact[0], edge[0]]
+    assert exact[1] != edge[1]
+    assert ast.literal_eval(both[2]) == ast.literal_eval(exact[1]) | ast.literal_eval(edge[1])
+
+
+COMPILE_ONE = """
+import fcntl
+flock = fcntl.flock
+def waiting(*arguments):
+    print("waiting", flush=True)
+    flock(*arguments)
+fcntl.flock = waiting
+import edge_tracker.tracking.arrays as arrays
+print(arrays.nones(2))
+"""
+
+
+@pytest.mark.slow
+def test_processes_save_compiled_code_one_after_the_other(tmp_path: Path) -> None:
+    run("import edge_tracker.tracking.arrays", NUMBA_CACHE_DIR=str(tmp_path))
+    (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("tracking_"))
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        child = subprocess.Popen(
+            [sys.executable, "-c", COMPILE_ONE], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "waiting\n"
+        assert not list(folder.glob("arrays.nones-*"))
+    assert child.communicate(timeout=COMPILING_S)[0] == "[-1 -1]\n"
+    assert len(list(folder.glob("arrays.nones-*"))) == 2
 
 
 # Some frames of both methods, with misses, a crossing and features.

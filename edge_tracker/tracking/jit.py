@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import warnings
 from collections.abc import Callable
@@ -10,12 +11,24 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import config, njit, types
 from numba.core import event
 
 log = logging.getLogger(__name__)
 
 _phases: dict[Callable[..., Any], str] = {}
+
+
+def _by_layout(record: types.Record) -> tuple[str, tuple[str]]:
+    """The part of a compiled function's name that stands for a record, from the record's layout.
+
+    Numba numbers records, anew in each process. So two processes could cache code for different records under one name,
+    and a third that loads both would run the wrong one: that of another method, say.
+    """
+    return type(record).__name__, (sha256(record.name.encode()).hexdigest()[:16],)
+
+
+types.Record.mangling_args = property(_by_layout)  # type: ignore[method-assign, assignment]
 
 
 def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **options: Any) -> Any:
@@ -42,12 +55,32 @@ def jit(function: Callable[..., Any] | None = None, *, phase: bool = False, **op
     try:
         compiled = njit(cache=True, **options)(function)
         _drop_stale(Path(compiled.stats.cache_path))
+        _save_in_turn(compiled)
         return compiled
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
         _warn_not_cached()
         return njit(**options)(function)
+
+
+def _save_in_turn(compiled: Any) -> None:
+    """Let only one process at a time save code in the cache folder of a compiled function.
+
+    Numba reads a function's index, adds an entry and writes it back. Two processes that did so at once, each for one
+    method, could leave the code of the one under the entry of the other.
+    """
+    cache = compiled._cache
+    save = cache.save_overload
+
+    def save_overload(signature: Any, code: Any) -> None:
+        folder = Path(cache.cache_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            save(signature, code)
+
+    cache.save_overload = save_overload
 
 
 def is_cached(phase: Any) -> bool:

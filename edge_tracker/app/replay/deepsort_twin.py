@@ -48,7 +48,7 @@ class DeepSortTwin(Twin):
         if self._in_cascade(row):
             gallery, held = self.core.table.gallery, track["gallery"]["held"]
             variance = np.array([kalman.innovation_variance(track, i) for i in range(self._dimensions)])
-            numbers["mahalanobis"] = float(squared_mahalanobis(track, detection, variance))
+            numbers["mahalanobis"] = float(squared_mahalanobis(track, detection, variance, np.inf))
             numbers["cosine"] = float(
                 appearance_distance(gallery, track, detection, self.scene.features, held, -np.inf)
             )

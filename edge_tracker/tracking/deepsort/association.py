@@ -19,6 +19,10 @@ FORBIDDEN_MARGIN = 1e-5
 PROBED = 4
 
 
+# A detection's box, and its bottom edge.
+_BOX = np.dtype([("ltwh", "f4", 4), ("bottom", "f4")], align=True)
+
+
 @jit
 def _near(sorted_x: Floats, x: float, reach: float) -> tuple[int, float]:
     """First place in ascending `sorted_x` whose value may be within `reach` of x, and the last value that may."""
@@ -34,17 +38,20 @@ def _is_candidate(track: Record, detection: Record, settings: Record) -> bool:
 
 
 @jit
-def squared_mahalanobis(track: Record, detection: Record, variance: Floats) -> float:
+def squared_mahalanobis(track: Record, detection: Record, variance: Floats, enough: float) -> float:
     """Squared Mahalanobis distance of a detection from a predicted track.
 
     Args:
         track, detection: the two.
         variance: (2 or 4,) innovation variances of the track, of as many coordinates as count.
+        enough: stop adding up coordinates once the distance is above this.
     """
     distance = 0.0
     for i in range(variance.shape[0]):
         residual = detection["measured"][i] - track["mean"][i]
         distance += residual * residual / variance[i]
+        if distance > enough:
+            break
     return distance
 
 
@@ -79,7 +86,7 @@ def _gated_pairs(tracks: Table, group: Ints, detections: Table, settings: Record
             at += 1
             if not _is_candidate(track, detection, settings):
                 continue
-            if squared_mahalanobis(track, detection, variance) <= gate:
+            if squared_mahalanobis(track, detection, variance, gate) <= gate:
                 columns = pushed(columns, count, column)
                 count += 1
         starts[g + 1] = count
@@ -169,6 +176,18 @@ def _match_gated(tables: Tables, scene: Scene, group: Ints, starts: Ints, column
 
 
 @jit
+def _from_left_to_right(detections: Table) -> Table:
+    """The boxes (K,) _BOX of the detections, whose order by x is known, in that order and close together."""
+    boxes = np.empty(detections.shape[0], dtype=_BOX)
+    for at in range(boxes.shape[0]):
+        box, ltwh = boxes[at], detections[detections[at]["by_x"]]["ltwh"]
+        for i in range(4):
+            box["ltwh"][i] = ltwh[i]
+        box["bottom"] = ltwh[1] + ltwh[3]
+    return boxes
+
+
+@jit
 def _overlapping_pairs(tracks: Table, group: Ints, detections: Table, settings: Record) -> tuple[Ints, Ints, Floats]:
     """Pairs of tracks and free detections within the IoU distance, with their cost; returns as `match_pairs` takes.
 
@@ -179,24 +198,27 @@ def _overlapping_pairs(tracks: Table, group: Ints, detections: Table, settings: 
     columns = np.empty(2 * group.shape[0] + 16, dtype=np.int64)
     costs = np.empty(columns.shape[0])
     starts[0] = 0
-    sorted_x = sorted_by_x(detections)
     count = np.int64(0)
+    sorted_x, boxes = sorted_by_x(detections), _from_left_to_right(detections)
     widest = np.float32(0.0)
-    for k in range(detections.shape[0]):
-        widest = max(widest, detections[k]["ltwh"][2])
+    for at in range(boxes.shape[0]):
+        widest = max(widest, boxes[at]["ltwh"][2])
+    # Boxes that do not meet are at distance 1: only a limit that allows that needs to see all of them.
+    must_meet = settings["max_iou_distance"] < 1.0
     for g in range(group.shape[0]):
         track = tracks[group[g]]
         box = kalman.box(track)
-        # Boxes that do not meet are at distance 1: only a limit that allows that needs to see all of them.
-        reach = (box[2] + widest) / 2 if settings["max_iou_distance"] < 1.0 else np.inf
+        bottom = box[1] + box[3]
+        reach = (box[2] + widest) / 2 if must_meet else np.inf
         at, last_x = _near(sorted_x, track["mean"][0], reach)
         while at < sorted_x.shape[0] and not sorted_x[at] > last_x:
-            column = detections[at]["by_x"]
-            detection = detections[column]
+            other, column = boxes[at], detections[at]["by_x"]
             at += 1
-            if not _is_candidate(track, detection, settings):
+            if must_meet and min(bottom, other["bottom"]) - max(box[1], other["ltwh"][1]) <= 0.0:
                 continue
-            cost = 1.0 - iou(box, detection["ltwh"])
+            if not _is_candidate(track, detections[column], settings):
+                continue
+            cost = 1.0 - iou(box, other["ltwh"])
             if cost <= settings["max_iou_distance"]:
                 columns, costs = pushed(columns, count, column), pushed(costs, count, cost)
                 count += 1
