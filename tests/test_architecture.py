@@ -160,7 +160,7 @@ def test_what_the_methods_of_tracking_share_knows_neither(method):
 def test_tracking_needs_nothing_but_numpy_and_numba():
     given = {"numpy", "numba", "edge_tracker"}
     standard = {
-        "__future__", "abc", "collections", "concurrent", "contextlib", "dataclasses", "functools", "hashlib",
+        "__future__", "abc", "collections", "concurrent", "contextlib", "dataclasses", "fcntl", "functools", "hashlib",
         "importlib", "inspect", "itertools", "json", "logging", "math", "os", "pathlib", "pickle", "sys", "tempfile",
         "threading", "time", "types", "typing", "warnings",
     }  # fmt: skip
