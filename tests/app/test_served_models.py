@@ -188,7 +188,7 @@ def test_an_app_s_tracker_with_a_server_that_hangs(server, engines, demo_video, 
         if index == 25:
             server.resume()
             model.availability.deadline = DEADLINE_MS / 1000
-            wait_for(lambda: status.up)
+            server.wait_until_up(status)
 
     ours = EdgeDeepSort(embedder=server.uri("mobilenetv2"))
     model, status = ours.embedder.model, ours.embedder.status

@@ -181,7 +181,7 @@ def test_hung(server, crops, caplog, monkeypatch):
     assert sum(call is not None for call in sent) == on_the_way, "nothing is sent to one that is away"
     assert DEADLINE_MS / 1000 <= seconds < SOON_S
     assert f"away (no answer within {DEADLINE_MS} ms)" in caplog.text
-    wait_for(lambda: status.up)
+    server.wait_until_up(status)
     np.testing.assert_array_equal(features(embedder, crops), right)
     assert status.outages == 1
     embedder.close()

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import urllib.request
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,7 +114,8 @@ class TritonServer:
     def kill(self) -> None:
         """As a power cut: it and the processes of its backends."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has crashed, and nothing of it is left
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -124,6 +127,21 @@ class TritonServer:
     def resume(self) -> None:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)
+
+    def wait_until_up(self, status: Any) -> None:
+        """Wait until a client's status says that the server is up again after a pause.
+
+        NVIDIA's Python backend sometimes crashes when it goes on in the middle of a request (its stub is killed by a
+        segmentation fault, and the server aborts). Clients are to survive that, so it is started again.
+        """
+
+        def is_up() -> bool:
+            if self._process is not None and self._process.poll() is not None:
+                self.kill()
+                self.start()
+            return bool(status.up)
+
+        wait_for(is_up, self._why_not)
 
     def close(self) -> None:
         self.kill()
