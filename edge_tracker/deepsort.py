@@ -320,7 +320,7 @@ class EdgeDeepSort:
             raise InputError("frame is missing: the embedder needs it (or give embeds)")
 
     def _features(self, embeds: Iterable[Any] | None, m: int) -> np.ndarray:
-        """Given features as (M, D) float32; (0, D) if there are none, or no detections."""
+        """Given features as (M, D) float32, (0, D) if there are none; a new frame, so embeddings count from 0."""
         self.embedded, self.embed_seconds = 0, 0.0
         if embeds is None:
             return self.tracker.core.no_features()

@@ -82,7 +82,7 @@ def modules_of(path: Path) -> set[str]:
 
 
 def top_is_imported(path: Path) -> bool:
-    """Whether something is imported that the package's own top gives: `from edge_tracker import EdgeDeepSort`."""
+    """True if something is imported that the package's own top gives: `from edge_tracker import EdgeDeepSort`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return any(
         isinstance(node, ast.ImportFrom)

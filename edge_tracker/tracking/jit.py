@@ -131,15 +131,20 @@ def _warn_not_cached() -> None:
 
 
 @lru_cache
+def _sources_digest() -> str:
+    """SHA-256 of the sources of this package; each of its folders has a cache of its own to compare it with."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+@lru_cache
 def _drop_stale(cache: Path) -> None:
     """Empty a cache folder that was filled from other sources of this package.
 
     Numba checks only the file of the function itself, but the code that it caches includes functions of other files:
     after an upgrade it could go on running old code.
     """
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
-    digest = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    stamp = cache / "sources.sha256"
+    digest, stamp = _sources_digest(), cache / "sources.sha256"
     try:
         if stamp.is_file() and stamp.read_text() == digest:
             return

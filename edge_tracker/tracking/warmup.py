@@ -17,8 +17,6 @@ from edge_tracker.tracking.jit import is_cached
 from edge_tracker.tracking.method import Method
 from edge_tracker.tracking.parameters import Common
 
-METHODS = ("edge", "deepsort")
-
 
 def is_compiled(method: str) -> bool:
     """True if a method ("deepsort" or "edge") is in the cache, or can never be because nothing can be cached."""
